@@ -1,0 +1,3 @@
+"""Unisono: one model for tables of any modality."""
+
+__version__ = "0.1.0"
