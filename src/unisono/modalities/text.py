@@ -132,7 +132,7 @@ class Subwords(Tokeniser):
     reads: ClassVar[frozenset[str]] = frozenset({"text"})
     fit_cells: ClassVar[int | None] = 50_000
 
-    def __init__(self, *, vocabulary: Index = 8000, max_tokens: Count = 128, features: Index = 32_000, drop: Probability = 0.2) -> None:
+    def __init__(self, *, vocabulary: Index = 8000, max_tokens: Count = 128, features: Index = 32_000, drop: Probability = 0.4) -> None:
         self.vocabulary, self.max_tokens, self.features, self.drop = vocabulary, max_tokens, features, drop
 
     def fit(self, column: Column, chunks: Iterable[Cells]) -> dict[str, Any]:
@@ -238,15 +238,18 @@ class TextModule(nn.Module):
         self.bags = nn.ModuleDict({k: nn.EmbeddingBag(n, width, mode="sum") for k, n in bags.items() if n})
         self.kind = nn.ParameterDict({k: nn.Parameter(torch.zeros(width)) for k in self.bags})
         self.empty = nn.Parameter(torch.zeros(width))
+        for bag in self.bags.values():
+            nn.init.normal_(bag.weight, std=0.1)
         if self.subwords is not None:
-            nn.init.normal_(self.subwords.weight, std=0.5)
+            nn.init.normal_(self.subwords.weight, std=0.02)
 
     def forward(self, packed: Packed) -> Tensor:
         """(T, width): subwords, then bags by kind, then empty texts."""
         x = packed.inputs
         parts = [self.empty.expand(int(x["empty"]), -1)]
         for name, bag in reversed(self.bags.items()):
-            parts.append(bag(x[f"{name}.index"], x[f"{name}.offsets"], per_sample_weights=x[f"{name}.weight"].to(bag.weight.dtype)) + self.kind[name])
+            weight = x[f"{name}.weight"].to(bag.weight.dtype)
+            parts.append(bag(x[f"{name}.index"], x[f"{name}.offsets"], per_sample_weights=weight) + self.kind[name])
         if self.subwords is not None and self.place is not None:
             parts.append(self.subwords(x["ids"]) + self.place(x["place"]))
         return torch.cat(parts[::-1])
