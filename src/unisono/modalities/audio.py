@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unisono.core.draw import Draw
 from unisono.core.errors import Unreadable
 from unisono.core.media import media_bytes
-from unisono.core.registry import Count, Fraction, NonNegative, Positive
+from unisono.core.registry import Count, NonNegative, Positive
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.signal import Signal, resample, split_rate
@@ -179,7 +179,7 @@ class AudioModality(Modality):
 
     def decode(self, cell: Any, column: Column, context: Context) -> Signal:
         """Decode one sound to mono float32 at its own rate, or at the rate the tokeniser wants."""
-        if isinstance(cell, dict) and "values" in cell or isinstance(cell, list):
+        if (isinstance(cell, dict) and "values" in cell) or isinstance(cell, list):
             signal = _samples(*split_rate(cell, column.options))
         else:
             signal = decode_sound(media_bytes(cell, context.root))
@@ -293,7 +293,7 @@ class Spectrogram(Tokeniser):
             spectra = self._spectra(sounds, settings)
             values = self._normalise(spectra, column)
         else:
-            u = draw.at(items.sample).uniform(f"audio.{column.name}", 16) if len(sounds) else np.zeros((0, 16))
+            u = draw.at(items.sample).uniform(f"audio.{column.name}", 16)
             spectra = self._spectra(sounds, settings, **_perturb(u, self.augment))
             _add_noise(spectra, u, self.augment)
             values = self._normalise(spectra, column)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -100,7 +101,7 @@ class SeriesModality(Modality):
 
     def decode(self, cell: Any, column: Column, context: Context) -> Signal:
         """One series (N, C) with its rate."""
-        if isinstance(cell, bytes | bytearray) or isinstance(cell, dict) and "values" not in cell or _is_path(cell):
+        if isinstance(cell, bytes | bytearray) or (isinstance(cell, dict) and "values" not in cell) or _is_path(cell):
             return decode_series(_load_npy(media_bytes(cell, context.root)), split_rate([], column.options)[1])
         if isinstance(cell, str):
             try:
@@ -180,10 +181,11 @@ class SeriesPatches(Tokeniser):
         channels = int(np.bincount([s.shape[1] for s in held]).argmax())
         fitting = [s for s in held if s.shape[1] == channels]
         stacked = np.concatenate(fitting)
-        median = np.nan_to_num(np.nanmedian(stacked, axis=0)) if np.isfinite(stacked).any() else np.zeros(channels)
-        low, high = np.nan_to_num(np.nanpercentile(stacked, [25, 75], axis=0))
-        fallback = np.nan_to_num(np.nanstd(stacked, axis=0))
-        spread = np.where(high - low > 1e-6 * (1 + abs(median)), (high - low) / 1.349, np.where(fallback > 0, fallback, 1.0))  # noqa: PLR2004
+        with warnings.catch_warnings():  # a channel of gaps alone has no quartiles: zero and one stand in
+            warnings.simplefilter("ignore", RuntimeWarning)
+            low, median, high = np.nan_to_num(np.nanpercentile(stacked.astype(np.float64), [25, 50, 75], axis=0))
+            fallback = np.nan_to_num(np.nanstd(stacked, axis=0))
+        spread = np.where(high - low > 1e-6 * (1 + np.abs(median)), (high - low) / 1.349, np.where(fallback > 0, fallback, 1.0))
         found: dict[str, Any] = {"channels": channels, "median": median.tolist(), "spread": spread.tolist()}
         if self.features:
             clean = [_scale(s, median, spread) for s in fitting]
@@ -334,5 +336,5 @@ class SeriesModule(nn.Module):
         top = h.new_full((count, h.shape[1]), -1.0).scatter_reduce(0, segment[:, None].expand_as(h), h, "amax", include_self=True)
         parts = [self.patch(torch.cat([mean, top], 1)) + self.place(x["phase"]), self.stats(x["stats"])]
         if self.features is not None:
-            parts.append(self.features(x["features"]).reshape(len(x["features"]) * self.groups, -1))
+            parts.append(self.features(x["features"]).reshape(-1, self.stats.out_features))
         return torch.cat(parts)

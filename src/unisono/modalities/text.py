@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -235,10 +234,11 @@ class TextModule(nn.Module):
         super().__init__()
         self.subwords = nn.Embedding(subwords, width) if subwords else None
         self.place = Waves(width=width, shortest=4.0, longest=512.0) if subwords else None
-        self.bags = nn.ModuleDict({k: nn.EmbeddingBag(n, width, mode="sum") for k, n in bags.items() if n})
+        tables = {k: nn.EmbeddingBag(n, width, mode="sum") for k, n in bags.items() if n}
+        self.bags = nn.ModuleDict(tables)
         self.kind = nn.ParameterDict({k: nn.Parameter(torch.zeros(width)) for k in self.bags})
         self.empty = nn.Parameter(torch.zeros(width))
-        for bag in self.bags.values():
+        for bag in tables.values():
             nn.init.normal_(bag.weight, std=0.1)
         if self.subwords is not None:
             nn.init.normal_(self.subwords.weight, std=0.02)
@@ -247,8 +247,8 @@ class TextModule(nn.Module):
         """(T, width): subwords, then bags by kind, then empty texts."""
         x = packed.inputs
         parts = [self.empty.expand(int(x["empty"]), -1)]
-        for name, bag in reversed(self.bags.items()):
-            weight = x[f"{name}.weight"].to(bag.weight.dtype)
+        for name, bag in reversed(list(self.bags.items())):
+            weight = x[f"{name}.weight"].to(self.empty.dtype)
             parts.append(bag(x[f"{name}.index"], x[f"{name}.offsets"], per_sample_weights=weight) + self.kind[name])
         if self.subwords is not None and self.place is not None:
             parts.append(self.subwords(x["ids"]) + self.place(x["place"]))
