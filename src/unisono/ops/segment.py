@@ -17,7 +17,7 @@ from unisono.core.errors import ShapeError
 def _check(values: Tensor, index: Tensor, num_segments: int) -> None:
     if index.dim() != 1 or index.dtype != torch.int64 or values.dim() < 1 or values.shape[0] != index.shape[0]:
         raise ShapeError(
-            f"values of shape {tuple(values.shape)} need an int64 index of their first axis, got {index.dtype} of shape {tuple(index.shape)}"
+            f"values {tuple(values.shape)} need an int64 index of their first axis, got {index.dtype} of shape {tuple(index.shape)}"
         )
     if num_segments < 0:
         raise ShapeError(f"the number of segments cannot be {num_segments}")

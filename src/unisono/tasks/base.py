@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from unisono.core.errors import SchemaError
 from unisono.core.registry import Registry
 from unisono.core.schema import Target
+from unisono.tasks.bootstrap import percentile_intervals
 
 Array = NDArray[Any]
 Statistics = Mapping[str, Any]
@@ -151,7 +152,15 @@ class Task(ABC):
         return chosen
 
     def intervals(
-        self, scores: Array, values: Array, present: Array, statistics: Statistics, *, seed: int = 0, replicates: int = 1000, level: float = 0.95
+        self,
+        scores: Array,
+        values: Array,
+        present: Array,
+        statistics: Statistics,
+        *,
+        seed: int = 0,
+        replicates: int = 1000,
+        level: float = 0.95,
     ) -> dict[str, tuple[float, float]]:
         """Percentile bootstrap over rows (Efron 1979) for the headline metrics.
 
@@ -167,13 +176,13 @@ class Task(ABC):
         Returns:
             Metric -> (low, high); NaN where no resample defines it.
         """
-        from unisono.tasks.bootstrap import percentile_intervals
-
         kept = np.asarray(present, bool)
         s, v = np.asarray(scores)[kept], np.asarray(values)[kept]
-        return percentile_intervals(
-            lambda rows: self.resampled(s, v, statistics, rows), len(s), self.interval_metrics, seed=seed, replicates=replicates, level=level
-        )
+
+        def measure(rows: Array) -> dict[str, Array]:
+            return self.resampled(s, v, statistics, rows)
+
+        return percentile_intervals(measure, len(s), self.interval_metrics, seed=seed, replicates=replicates, level=level)
 
 
 tasks: Registry[Task] = Registry("task", Task, package="unisono.tasks")
@@ -197,7 +206,7 @@ def detect_task(array: pa.Array, name: str) -> tuple[str, str]:
     claims = {word: claim for word, entry in tasks.entries.items() if (claim := entry.target().detect(array)) is not None}
     if not claims:
         known = ", ".join(tasks.entries)
-        raise SchemaError(f"target {name!r}: no task fits values of type {array.type}; say which with --target {name}=TASK (known: {known})")
+        raise SchemaError(f"target {name!r}: no task fits values of type {array.type}; say which with --target {name}=TASK ({known})")
     word = max(claims, key=lambda w: claims[w][0])
     return word, claims[word][1]
 

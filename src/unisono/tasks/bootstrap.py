@@ -18,7 +18,13 @@ _CHUNK = 2_000_000
 
 
 def percentile_intervals(
-    statistic: Callable[[Array], dict[str, Array]], n: int, names: Sequence[str], *, seed: int = 0, replicates: int = 1000, level: float = 0.95
+    statistic: Callable[[Array], dict[str, Array]],
+    n: int,
+    names: Sequence[str],
+    *,
+    seed: int = 0,
+    replicates: int = 1000,
+    level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals (Efron and Tibshirani 1993, chapter 13).
 
@@ -96,5 +102,5 @@ def paired_bootstrap(correct_a: Array, correct_b: Array, *, seed: int = 0, repli
     rng, size = np.random.default_rng(seed), max(1, _CHUNK // n)
     means = np.concatenate([gap[rng.integers(0, n, (min(size, replicates - s), n))].mean(1) for s in range(0, replicates, size)])
     low, high = _quantiles(means, (1 - level) / 2)
-    p = 2 * min(np.mean(means <= 0), np.mean(means >= 0))
-    return Paired(float(gap.mean()), low, high, float(min(1.0, p)))
+    p = 2 * min(float((means <= 0).mean()), float((means >= 0).mean()))
+    return Paired(float(gap.mean()), low, high, min(1.0, p))

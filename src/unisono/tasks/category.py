@@ -90,7 +90,7 @@ class Category(Task):
         need_rows(len(known), len(classes), repr(str(classes[0])) if len(classes) else "")
         if len(classes) > _LIMIT or (counts.max() == 1 and len(classes) > FEW):
             raise SchemaError(
-                f"{len(classes)} classes in {len(known)} training rows, nearly one a row: this looks like an identifier or like free text; choose another target"
+                f"{len(classes)} classes in {len(known)} training rows: this looks like an identifier or free text; choose another target"
             )
         order = np.array(self.order([str(c) for c in classes]))
         counts = counts[order]
@@ -232,10 +232,6 @@ def _countable(kind: pa.DataType) -> bool:
     return bool(text or t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_date(kind) or t.is_decimal(kind))
 
 
-def _type(name: str) -> pa.DataType:
-    return pa.type_for_alias("bool" if name == "bool" else name)
-
-
 def _restorable(kind: pa.DataType) -> bool:
     """Whether classes can be written in this type again, by its name."""
     t = pa.types
@@ -243,8 +239,8 @@ def _restorable(kind: pa.DataType) -> bool:
 
 
 def _restore(statistics: Statistics) -> pa.Array:
-    name = {"float": "float32", "double": "float64"}.get(statistics["type"], statistics["type"])
-    return pa.array(statistics["classes"], pa.string()).cast(_type(name))
+    name = {"float": "float32", "double": "float64"}.get(statistics["type"], str(statistics["type"]))
+    return pa.array(statistics["classes"], pa.string()).cast(pa.type_for_alias(name))
 
 
 def _log_prior(statistics: Statistics) -> Array:

@@ -101,7 +101,7 @@ def residuals(
     places = np.flatnonzero(present)
     truth = task.decode_values(np.asarray(values)[places], statistics).to_numpy()
     answer = task.predict(np.asarray(scores)[places], statistics).to_numpy()
-    counts, edges = np.histogram(answer - truth, bins) if len(places) else (np.zeros(0), np.zeros(0))
+    counts, edges = _histogram(answer - truth, bins) if len(places) else (np.zeros(0), np.zeros(0))
     chosen = np.arange(len(places))
     if len(places) > points:
         chosen = np.sort(np.random.default_rng(seed).choice(len(places), points, replace=False))
@@ -112,3 +112,13 @@ def residuals(
         "edges": edges.tolist(),
         "counts": counts.tolist(),
     }
+
+
+def _histogram(values: Array, bins: int) -> tuple[Array, Array]:
+    """Counts and edges; a range too narrow to divide is widened."""
+    low, high = float(values.min()), float(values.max())
+    size = max(abs(low), abs(high), 1e-300)
+    if high - low < 1e-9 * size:
+        low, high = low - 0.5 * size, high + 0.5 * size
+    counts, edges = np.histogram(values, bins, (low, high))
+    return counts, edges

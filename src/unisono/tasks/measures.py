@@ -40,7 +40,8 @@ def _out(value: Array, w: Array | None) -> Any:
 
 def _ratio(top: Array, bottom: Array) -> Array:
     """``top / bottom``, NaN where the bottom is zero."""
-    return np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom > 0)
+    result: Array = np.divide(top, bottom, out=np.full(np.broadcast(top, bottom).shape, np.nan), where=bottom > 0)
+    return result
 
 
 def mean(values: Array, w: Array | None = None) -> Any:
@@ -145,7 +146,7 @@ def class_auroc(truth: Array, probabilities: Array) -> float:
 
 
 def reliability(confidence: Array, correct: Array, bins: int = 15) -> Array:
-    """Rows by confidence in equal bins of [0, 1]: (bins, 3) of how many, their mean confidence, the share that was correct (NaN if none)."""
+    """Rows by confidence in equal bins of [0, 1]: (bins, 3), how many, their mean confidence, the share correct (NaN if none)."""
     place = np.clip(np.ceil(np.asarray(confidence, np.float64) * bins).astype(np.int64) - 1, 0, bins - 1)
     count = np.bincount(place, minlength=bins).astype(np.float64)
     sure = _ratio(np.bincount(place, confidence, bins), count)
@@ -168,7 +169,7 @@ def r2(truth: Array, predicted: Array, w: Array | None = None) -> Any:
     t, p = t - t.mean(), p - t.mean()
     total = rows.sum(1)
     spread = rows @ (t * t) - _ratio((rows @ t) ** 2, total)
-    constant = spread <= 1e-12 * (rows @ (t * t)) + np.finfo(np.float64).tiny  # noqa: PLR2004 - rounding of the sums
+    constant = spread <= 1e-12 * (rows @ (t * t)) + np.finfo(np.float64).tiny
     return _out(np.where(constant, np.nan, 1 - _ratio(rows @ ((t - p) ** 2), np.where(constant, 1.0, spread))), w)
 
 

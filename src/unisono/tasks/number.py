@@ -54,7 +54,7 @@ class Number(Task):
             return 0.9, "numbers with fractions"
         if pa.types.is_integer(kind):
             distinct = len(pc.unique(values.drop_null()))
-            return (0.8, f"whole numbers with {distinct} distinct values") if distinct > FEW else (0.5, f"whole numbers, {distinct} distinct")
+            return (0.8 if distinct > FEW else 0.5), f"whole numbers with {distinct} distinct values"
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
             known = values.drop_null().slice(0, 1000)
             cells, bad = self.decode(known)
@@ -91,8 +91,8 @@ class Number(Task):
         mean, scale = float(tame.mean()), float(tame.std())
         if not math.isfinite(scale) or scale <= 1e-12 * abs(mean):
             scale = float(known.std())
-        if not math.isfinite(scale) or scale <= 0:
-            raise SchemaError(f"the targets from {known.min():g} to {known.max():g} are too large or too close together to tell apart; rescale them")
+        if not math.isfinite(scale) or scale <= 1e-13 * float(np.abs(known).max()):
+            raise SchemaError(f"targets from {known.min():g} to {known.max():g} are too large or too close together to learn; rescale them")
         standard = (known - mean) / scale
         return {
             "mean": mean,
