@@ -30,7 +30,7 @@ def test_uncertainty_starts_as_by_constant_and_settles_where_its_gradient_is_zer
     losses = {"a": torch.tensor(4.0), "b": torch.tensor(1.0)}
     constants = {"a": 2.0, "b": 4.0}
     combine = ByUncertainty(constants=constants)
-    assert float(combine(losses)) == float(ByConstant(constants=constants)(losses))
+    assert combine(losses).item() == float(ByConstant(constants=constants)(losses))
     with torch.no_grad():
         combine.log_variance.copy_(torch.log(2 * torch.tensor([2.0, 0.25])))
     combine(losses).backward()

@@ -16,6 +16,10 @@ from unisono.tasks.measures import log_sigmoid, log_softmax
 Array = NDArray[Any]
 #: Temperatures are looked for between these.
 LOWEST, HIGHEST = 0.05, 20.0
+#: What accuracy counts against balanced accuracy when a decision is moved.
+_ACCURACY = 2 / 3
+#: The strengths that are tried, besides 0.
+_STRENGTHS = tuple(i / 8 for i in range(1, 9))
 _GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -75,27 +79,22 @@ def binary_temperature(logits: Array, truth: Array) -> float:
     return _fit(lambda t: float(-log_sigmoid(signed / t).mean()), len(signed))
 
 
-def decision_strength(log_p: Array, log_prior: Array, codes: Array, grid: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)) -> float:
+def decision_strength(log_p: Array, log_prior: Array) -> float:
     """How far to move decisions towards rare classes: a of ``argmax(log p - a log prior)`` (arXiv:2007.07314, section 4.1).
 
-    Moving costs accuracy and gains balanced accuracy. The strength that gains most in the mean of the two is taken, and only when
-    the gain is above its standard error; otherwise 0, which is the most probable class.
+    Moving costs accuracy and gains balanced accuracy; the strength with the best mean of the two is taken, accuracy counting twice (of
+    the weights tried this gave the best macro F1). Both are computed as the calibrated probabilities expect them,
+    ``sum_i p_i[d_i] / N`` and ``1 / K sum_k sum_(i: d_i = k) p_ik / sum_i p_ik``, which is far steadier than counting hits among the
+    few rows of a rare class.
 
     Args:
         log_p: (N, K) calibrated log-probabilities of validation rows.
         log_prior: (K,) logarithms of the training classes' shares.
-        codes: (N,) true classes.
-        grid: the strengths that are tried.
     """
-    n, counts = len(codes), np.bincount(codes, minlength=log_p.shape[1])
+    n = len(log_p)
     if n == 0:
         return 0.0
-    worth = 0.5 / n + 0.5 / (np.count_nonzero(counts) * counts[codes])
-    hit = log_p.argmax(1) == codes
-    best, best_gain = 0.0, 0.0
-    for strength in grid:
-        change = worth * (((log_p - strength * log_prior).argmax(1) == codes).astype(np.float64) - hit)
-        gain, error = change.sum(), np.sqrt((change * change).sum())
-        if gain > error and gain > best_gain + 1e-12:
-            best, best_gain = strength, float(gain)
-    return best
+    p, rows = np.exp(log_p), np.arange(n)
+    worth = _ACCURACY / n + (1 - _ACCURACY) / (p.shape[1] * np.maximum(p.sum(0), 1e-12))
+    values = {a: float((p * worth)[rows, (log_p - a * log_prior).argmax(1)].sum()) for a in (0.0, *_STRENGTHS)}
+    return max(values, key=lambda a: (round(values[a], 9), -a))

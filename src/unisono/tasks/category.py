@@ -3,7 +3,8 @@
 Class imbalance is met in two places (arXiv:2007.07314). The logarithms of the classes' shares are a fixed offset of the scores, so that
 the network learns what tells classes apart rather than how frequent they are, and probabilities stay those of the data. Where the
 largest class has three times as many rows as the smallest, or more, ``calibrate`` may also move the *decision* towards rare classes:
-``argmax(log p - a log prior)``, with ``a`` chosen on validation rows; with ``a`` = 0 the answer is the most probable class.
+``argmax(log p - a log prior)``, with ``a`` chosen on validation rows (``calibration.decision_strength``). With ``a`` = 0 the answer is
+the most probable class; otherwise it need not be, and ``T.probability`` is still the calibrated probability of the class answered.
 
 Letters: N rows, K classes.
 """
@@ -176,7 +177,7 @@ class Category(Task):
         counts = statistics["counts"]
         strength = 0.0
         if self.balance == "adjust" and max(counts) >= IMBALANCED * min(counts):
-            strength = decision_strength(measures.log_softmax(logits / t), _log_prior(statistics), codes)
+            strength = decision_strength(measures.log_softmax(logits / t), _log_prior(statistics))
         return {"temperature": t, "strength": strength}
 
     def probabilities(self, scores: Array, statistics: Statistics) -> Array:
