@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import threading
@@ -16,7 +17,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from unisono.core.errors import ConfigError, TrainingError
+from unisono.core.errors import ConfigError, ModelFolderError, TrainingError
 from unisono.train import checkpoint as store
 from unisono.train.budget import PLAN_FILE, Budget, TrainPlan, choose_batch, default_batch, plan_budget, plan_free, read_plan
 from unisono.train.calibrate import calibrate, candidate_batches, make_stepper
@@ -336,7 +337,7 @@ class Run:
                 for name, tensor in self.average.averages.items():
                     tensor.copy_(found.tensors["average"][name])
         except (KeyError, TypeError, ValueError) as error:
-            raise store.ModelFolderError(f"{where}: the checkpoint is damaged ({error}); train again with --force") from error
+            raise ModelFolderError(f"{where}: the checkpoint is damaged ({error}); train again with --force") from error
         self.best = dict(found.tensors["best"]) if "best" in found.tensors else None
         if self.folder is not None:
             restart_history(self.folder, self.state.records)
@@ -374,8 +375,6 @@ def write_summary(folder: Path, settings: TrainSettings, plan: TrainPlan, histor
 
 def _check_same(folder: Path, settings: TrainSettings, plan: TrainPlan, seed: int, group: Group) -> None:
     """Refuse to resume a run under other settings than it began with."""
-    import json
-
     written = json.loads((folder / PLAN_FILE).read_text()).get("settings", {})
     fixed = plan.as_settings()
     loose = {"epochs", "checkpoint_seconds", *fixed}

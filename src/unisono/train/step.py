@@ -118,7 +118,7 @@ class Stepper:
         if not gradients:
             return 0.0
         norms = torch._foreach_norm(gradients)
-        norm = torch.linalg.vector_norm(torch.stack([n.float() for n in norms])).item() / count
+        norm = float(torch.linalg.vector_norm(torch.stack([n.float() for n in norms]))) / count
         if not math.isfinite(norm):
             self._refuse(batch, f"the gradient's norm is {norm} though the loss is finite", step)
         torch._foreach_mul_(gradients, (min(1.0, self.clip / (norm + 1e-6)) if self.clip else 1.0) / count)
