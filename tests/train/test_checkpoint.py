@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from train_toy import Toy, ToyBatches  # noqa: E402
+from train_toy import Toy, ToyBatches
 
 from unisono.core.errors import ModelFolderError, ResourceError
 from unisono.train import checkpoint as store
@@ -70,6 +70,7 @@ def test_a_full_disk_during_training_is_exit_code_1_with_the_last_checkpoint_int
     values = {"steps": 10, "batch": 16, "validate_every": 5, "checkpoint_seconds": 0, "precision": "float32"}
     with pytest.raises(ResourceError) as full:
         train(_Filling(tmp_path), ToyBatches(), TrainSettings.read(values), folder=tmp_path, progress=False)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     assert full.value.exit_code == 1 and "intact" in str(full.value)
     assert store.load(tmp_path).state["run"]["step"] == 6
     straight, resumed = Toy(), Toy(seed=8)

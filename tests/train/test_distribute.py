@@ -12,7 +12,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from train_toy import Toy, ToyBatches  # noqa: E402
+from train_toy import Toy, ToyBatches
 
 from unisono.train.distribute import Processes, join
 from unisono.train.loop import train
@@ -30,7 +30,7 @@ def test_alone_nothing_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
     alone = train(Toy(dropout=False), ToyBatches(), TrainSettings.read(VALUES), progress=False)
     script = str(Path(__file__).parent / "train_toy.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port=0", "--standalone"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     done = subprocess.run(
         [*command, script, str(tmp_path), "--no-dropout", "--set", json.dumps(VALUES)],
         capture_output=True, timeout=120, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},

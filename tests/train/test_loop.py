@@ -17,7 +17,7 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from train_toy import ROWS, Toy, ToyBatches  # noqa: E402
+from train_toy import ROWS, Toy, ToyBatches
 
 from unisono.core.errors import BudgetError, ConfigError, TrainingError
 from unisono.train import checkpoint as store

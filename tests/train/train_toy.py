@@ -112,7 +112,12 @@ def main() -> int:
     settings = TrainSettings.read(json.loads(args.set))
     try:
         history = train(
-            Toy(dropout=not args.no_dropout, delay=args.delay), ToyBatches(), settings, folder=args.folder, resume=args.resume, progress=False
+            Toy(dropout=not args.no_dropout, delay=args.delay),
+            ToyBatches(),
+            settings,
+            folder=args.folder,
+            resume=args.resume,
+            progress=False,
         )
     except UnisonoError as error:
         print(error, file=sys.stderr)

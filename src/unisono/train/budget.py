@@ -151,8 +151,8 @@ def plan_budget(
             f"report need about {say_seconds(math.ceil(1.15 * needed + 1))}; give at least --budget {math.ceil(1.15 * needed + 1)}s"
         )
     cap = settings.steps or (settings.epochs * per_epoch if settings.epochs else max(BUDGET_EPOCHS * per_epoch, BUDGET_UPDATES))
-    affordable = max(1, int(0.2 * seconds / max(validation_seconds, 1e-9)))
-    count = min(affordable, VALIDATIONS)
+    spare = min(0.2 * seconds, seconds - least * timing.step_seconds)
+    count = max(1, int(min(spare / max(validation_seconds, 1e-9), VALIDATIONS)))
     steps = max(1, min(cap, int((seconds - count * validation_seconds) / timing.step_seconds)))
     every = _validate_every(settings, steps, per_epoch, count)
     if settings.validate_every and steps / every > count:
@@ -175,10 +175,10 @@ def plan_budget(
 def say_seconds(seconds: float) -> str:
     """A time as a person says it: ``45 s``, ``2 min 5 s``, ``1 h 3 min``."""
     whole = round(seconds)
-    if whole < 60:  # noqa: PLR2004
-        return f"{seconds:.1f} s" if seconds < 10 and seconds != whole else f"{whole} s"  # noqa: PLR2004
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 and seconds != whole else f"{whole} s"
     minutes, rest = divmod(whole, 60)
-    if minutes < 60:  # noqa: PLR2004
+    if minutes < 60:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
 

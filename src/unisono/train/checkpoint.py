@@ -69,7 +69,9 @@ def put_back(module: nn.Module, tensors: Mapping[str, Tensor], where: str = "che
     own = named_tensors(module)
     if own.keys() != tensors.keys():
         odd = sorted(own.keys() ^ tensors.keys())
-        raise ModelFolderError(f"{where}: its weights are not those of this model (differing: {', '.join(odd[:5])}); use the recipe of the run")
+        raise ModelFolderError(
+            f"{where}: its weights are not those of this model (differing: {', '.join(odd[:5])}); use the recipe of the run"
+        )
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
             raise ModelFolderError(f"{where}: {name} has shape {tuple(tensors[name].shape)}, the model needs {tuple(tensor.shape)}")
@@ -181,7 +183,7 @@ def load(folder: Path) -> Checkpoint:
         if not isinstance(files, list) or any(not isinstance(f, str) or not f.isidentifier() for f in files):
             raise ModelFolderError(f"{place / STATE}: damaged (names of files)")
         tensors = {f: load_tensors((place / f"{f}.safetensors").read_bytes()) for f in files}
-    except (OSError, ValueError, KeyError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ModelFolderError(f"{place}: the checkpoint is damaged ({error}); train again with --force") from error
     return Checkpoint(state, tensors)
 

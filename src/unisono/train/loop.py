@@ -90,7 +90,14 @@ class State:
 
 
 def make_plan(
-    learner: Learner, batches: Batches, settings: TrainSettings, *, seed: int, budget: Budget | None, clock: Callable[[], float], group: Group
+    learner: Learner,
+    batches: Batches,
+    settings: TrainSettings,
+    *,
+    seed: int,
+    budget: Budget | None,
+    clock: Callable[[], float],
+    group: Group,
 ) -> TrainPlan:
     """Plan a run, by calibration where there is a budget.
 
@@ -161,7 +168,7 @@ class Run:
         self._seconds_before, self._watched_step, self._session_step = state.seconds, state.step, state.step
         module.train()
         stream = self._stream()
-        while not state.stopped:
+        while True:
             batch = next(stream)
             lr = self.settings.lr * factor(self.settings.schedule, progress_at(state.step, state.total, state.bends), self.settings.warmup)
             outcome = self.stepper(batch, state.step, lr, signals=(float(stopper.asked), float(self._cut if self.group.main else 0)))
@@ -171,8 +178,7 @@ class Run:
             display.step(outcome.loss, min(self.plan.batch, self.plan.rows))
             if outcome.signals[1] > 0:
                 self._shorten(int(outcome.signals[1]), display)
-            self._after(display, lr)
-            if state.stopped:
+            if self._after(display, lr):
                 return
             if outcome.signals[0] > 0 or (self.group.world == 1 and stopper.asked):
                 self._save()
@@ -190,7 +196,9 @@ class Run:
                 yield batch
                 step += 1
             if step == before or step % size:
-                raise TrainingError(f"epoch {epoch} had {step - before} batches instead of {size - place}; were rows removed during training?")
+                raise TrainingError(
+                    f"epoch {epoch} had {step - before} batches instead of {size - place}; were rows removed during training?"
+                )
 
     def _account(self, outcome: Outcome) -> None:
         state = self.state
@@ -202,8 +210,8 @@ class Run:
             before = self._parts.get(name, (0.0, 0.0))
             self._parts[name] = (before[0] + part, before[1] + count)
 
-    def _after(self, display: Display, lr: float) -> None:
-        """Validate, record, stop or watch the time, as it is due."""
+    def _after(self, display: Display, lr: float) -> bool:
+        """Validate, record, stop or watch the time, as it is due; say whether the run is over."""
         state = self.state
         ended = state.step >= state.total
         if ended or state.step % self.plan.validate_every == 0:
@@ -222,6 +230,7 @@ class Run:
             state.stopped = "shortened" if state.bends else "completed"
         elif self.deadline is not None:
             self._watch(self.deadline)
+        return bool(state.stopped)
 
     # --- validation and records ----------------------------------------------------------------------------------------------------
 
@@ -354,7 +363,9 @@ class Run:
     def _say_interrupted(self) -> str:
         if self.folder is None and self.group.main:
             return f"stopped after step {self.state.step} of {self.state.total}"
-        return f"stopped after step {self.state.step} of {self.state.total}; the checkpoint is kept: go on with the same command and --resume"
+        return (
+            f"stopped after step {self.state.step} of {self.state.total}; the checkpoint is kept: go on with the same command and --resume"
+        )
 
 
 def write_summary(folder: Path, settings: TrainSettings, plan: TrainPlan, history: History | None, bends: list[tuple[int, float]]) -> None:
@@ -387,7 +398,9 @@ def _check_same(folder: Path, settings: TrainSettings, plan: TrainPlan, seed: in
     if group.world != plan.processes:
         changed.append(f"number of processes (was {plan.processes})")
     if changed:
-        raise ConfigError(f"--resume: {', '.join(changed)} differ from the run in {folder}; leave them as they were, or begin anew with --force")
+        raise ConfigError(
+            f"--resume: {', '.join(changed)} differ from the run in {folder}; leave them as they were, or begin anew with --force"
+        )
 
 
 def train(

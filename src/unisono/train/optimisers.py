@@ -11,9 +11,7 @@ from torch.optim import Optimizer
 
 from unisono.core.registry import Probability, Registry
 
-optimisers: Registry[Optimizer] = Registry(
-    "optimiser", Optimizer, package="unisono.train.optimisers", runtime=("groups", "lr", "betas")
-)
+optimisers: Registry[Optimizer] = Registry("optimiser", Optimizer, package="unisono.train.optimisers", runtime=("groups", "lr", "betas"))
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -26,7 +24,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     plain: list[nn.Parameter] = []
     for p in module.parameters():
         if p.requires_grad:
-            (plain if p.ndim < 2 or id(p) in embeddings else decayed).append(p)  # noqa: PLR2004
+            (plain if p.ndim < 2 or id(p) in embeddings else decayed).append(p)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return [g for g in groups if g["params"]]
 
