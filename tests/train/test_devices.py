@@ -14,7 +14,10 @@ from unisono.train.devices import autocast, choose_device, choose_precision, mac
 
 
 def test_the_environment_is_prepared_without_torch_and_the_users_word_stands() -> None:
-    code = "import sys, unisono.train.devices as d; e = {}; d.prepare_environment(e); assert e; assert not {'torch', 'numpy'} & set(sys.modules)"
+    code = (
+        "import sys, unisono.train.devices as d; e = {}; d.prepare_environment(e); "
+        "assert e; assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         environment = {name: "active"}

@@ -126,7 +126,7 @@ def test_killed_at_any_instant_it_resumes_to_the_same_bits(tmp_path: Path) -> No
     train(straight, ToyBatches(), settings(steps=120, checkpoint_seconds=0), progress=False)
     command = [sys.executable, str(Path(__file__).parent / "train_toy.py"), str(tmp_path), "--set", json.dumps(changes), "--delay", "0.002"]
     draw, killed = random.Random(5), 0
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen([*command, "--resume"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         deadline = time.monotonic() + 20
         start = store.load(tmp_path).state["run"]["step"] if store.exists(tmp_path) else 0
@@ -141,7 +141,7 @@ def test_killed_at_any_instant_it_resumes_to_the_same_bits(tmp_path: Path) -> No
         process.communicate()
         if store.exists(tmp_path):
             assert store.load(tmp_path).state["run"]["step"] > 0
-    assert killed >= 2
+    assert killed == 2
     resumed = Toy(seed=50)
     history = train(resumed, ToyBatches(), settings(steps=120, checkpoint_seconds=0), progress=False, folder=tmp_path, resume=True)
     assert history.steps == 120 and same(weights(straight), weights(resumed))

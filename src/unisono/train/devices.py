@@ -13,7 +13,7 @@ from unisono.core.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-SPIN_COUNT = 10_000
+SPIN_COUNT = 1_000
 
 
 def prepare_environment(environment: MutableMapping[str, str] | None = None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unisono.core.errors import UnisonoError
 
 
-class Interrupted(UnisonoError):
+class Interrupted(UnisonoError):  # noqa: N818 - what happened is no error
     """Training was asked to stop; the checkpoint holds everything up to the last whole step."""
 
     exit_code = 130
