@@ -80,7 +80,9 @@ def test_the_callers_random_state_is_left_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("changes", [{}, {"ema": 0.9}, {"optimiser": "sgd"}, {"optimiser": "lion", "lr": 1e-3}, {"max_tokens": 5}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"ema": 0.9}, {"optimiser": "sgd"}, {"optimiser": "lion", "lr": 1e-3}, {"max_tokens": 5}, {"precision": "bf16"}]
+)
 def test_interrupted_and_resumed_is_the_same_to_the_bit(tmp_path: Path, changes: dict[str, object]) -> None:
     straight = Toy()
     whole = train(straight, ToyBatches(), settings(**changes), progress=False, folder=tmp_path / "a")
@@ -193,17 +195,37 @@ def test_a_batch_without_targets_changes_nothing() -> None:
     assert all(torch.equal(p, before[k]) for k, p in toy.module.named_parameters())
 
 
+class Timed(Toy):
+    """Steps and validations take time on a clock of their own, so that no other program can disturb the test."""
+
+    def __init__(self, *, early: float, late: float | None = None, validation: float = 0.05) -> None:
+        super().__init__()
+        self.now, self.calls = 100.0, 0
+        self.early, self.late, self.validation = early, early if late is None else late, validation
+
+    def clock(self) -> float:
+        return self.now
+
+    def loss(self, rows: torch.Tensor) -> Losses:
+        self.calls += 1
+        self.now += self.early if self.calls < 60 else self.late
+        return super().loss(rows)
+
+    def validate(self) -> Validation:
+        self.now += self.validation
+        return super().validate()
+
+
 def test_a_budget_plans_writes_the_plan_first_and_repeats_to_the_same_bits(tmp_path: Path) -> None:
-    toy, plans = Toy(delay=0.004), []
+    toy, plans = Timed(early=0.01), []
 
     def on_plan(plan: object) -> None:
         plans.append((plan, (tmp_path / "train.json").exists(), float(toy.module.counter)))
 
-    began = time.monotonic()
-    flexible = TrainSettings.read({"precision": "float32"})
-    history = train(toy, ToyBatches(), flexible, folder=tmp_path, budget=Budget(2.5, began, 0.3), progress=False, on_plan=on_plan)
-    taken = time.monotonic() - began
-    assert taken < 2.3 and history.steps == history.plan.steps > 50
+    flexible, budget = TrainSettings.read({"precision": "float32"}), Budget(10.0, 97.0, 2.0)
+    history = train(toy, ToyBatches(), flexible, folder=tmp_path, budget=budget, progress=False, on_plan=on_plan, clock=toy.clock)
+    assert 0.8 * (105 - 100) < toy.now - 100 < 105 - 100
+    assert history.stopped == "completed" and history.steps == history.plan.steps > 250
     assert plans == [(history.plan, True, 0.0)]
     assert read_plan(tmp_path) == history.plan
     again = Toy()
@@ -211,26 +233,22 @@ def test_a_budget_plans_writes_the_plan_first_and_repeats_to_the_same_bits(tmp_p
     assert same(weights(toy), weights(again))
 
 
-def test_an_impossible_budget_says_how_much_is_needed(tmp_path: Path) -> None:
-    toy = Toy(delay=0.02)
+def test_an_impossible_budget_says_how_much_is_needed_and_that_suffices(tmp_path: Path) -> None:
+    toy = Timed(early=0.5)
     before = weights(toy)
-    with pytest.raises(BudgetError, match=r"too small.*at least --budget \d+s"):
-        train(toy, ToyBatches(), TrainSettings(), folder=tmp_path / "x", budget=Budget(0.5, time.monotonic(), 0.2), progress=False)
+    with pytest.raises(BudgetError, match=r"too small.*at least --budget \d+s") as refused:
+        train(toy, ToyBatches(), TrainSettings(), folder=tmp_path / "x", budget=Budget(5.0, 99.0, 1.0), progress=False, clock=toy.clock)
     assert same(before, weights(toy)) and not (tmp_path / "x").exists()
+    needed, toy = float(str(refused.value).rsplit(" ", 1)[1].rstrip("s")), Timed(early=0.5)
+    history = train(toy, ToyBatches(), TrainSettings(), budget=Budget(needed, 99.0, 1.0), progress=False, clock=toy.clock)
+    assert history.steps >= 20 and toy.now <= 99.0 + needed - 1.0
 
 
 def test_a_machine_that_becomes_slow_shortens_the_run_and_says_so(tmp_path: Path) -> None:
-    class Slowing(Toy):
-        calls = 0
-
-        def loss(self, rows: torch.Tensor) -> Losses:
-            self.calls += 1
-            time.sleep(0.002 if self.calls < 60 else 0.02)
-            return super().loss(rows)
-
-    began = time.monotonic()
-    history = train(Slowing(), ToyBatches(), TrainSettings.read({"batch": 16}), folder=tmp_path, budget=Budget(3.0, began), progress=False)
-    assert time.monotonic() - began < 3.3
+    toy = Timed(early=0.02, late=0.1)
+    section = TrainSettings.read({"batch": 16})
+    history = train(toy, ToyBatches(), section, folder=tmp_path, budget=Budget(30.0, 100.0), progress=False, clock=toy.clock)
+    assert 120 < toy.now <= 130
     assert history.stopped == "shortened" and history.steps < history.plan.steps
     assert history.records[-1]["lr"] < 2e-4
     result = json.loads((tmp_path / "train.json").read_text())["result"]
