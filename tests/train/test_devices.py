@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -22,6 +23,13 @@ def test_the_environment_is_prepared_without_torch_and_the_users_word_stands() -
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         environment = {name: "active"}
         assert prepare_environment(environment) == {} and environment == {name: "active"}
+
+
+@pytest.mark.parametrize(("load", "chosen"), [(0.1, {"GOMP_SPINCOUNT": "10000"}), (1.2, {"OMP_WAIT_POLICY": "passive"})])
+def test_beside_a_busy_neighbour_threads_wait_passively(monkeypatch: pytest.MonkeyPatch, load: float, chosen: dict[str, str]) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    environment: dict[str, str] = {}
+    assert prepare_environment(environment) == chosen == environment
 
 
 def test_devices_are_chosen_or_refused() -> None:

@@ -13,15 +13,18 @@ from unisono.core.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-SPIN_COUNT = 1_000
+SPIN_COUNT = 10_000
+BUSY_LOAD = 0.5
+"""A load average above this means that other programs want the cores our threads would use."""
 
 
 def prepare_environment(environment: MutableMapping[str, str] | None = None) -> dict[str, str]:
-    """Bound how long idle threads spin, so that a busy neighbour cannot make training many times slower.
+    """Choose how idle threads wait, so that a busy neighbour cannot make training many times slower.
 
-    GNU OpenMP's threads spin at every barrier; when another program holds a core, each barrier then costs a time slice. A
-    spin of ``SPIN_COUNT`` turns still catches the short waits of a quiet machine. This works only before torch is
-    imported, and a value that the user has set is left alone.
+    GNU OpenMP's threads spin at every barrier; when another program holds a core, each barrier then costs a time slice. On a
+    machine that is busy now the threads wait passively; on a quiet one they spin for ``SPIN_COUNT`` turns, which catches the
+    short waits and bounds the loss should a neighbour come later. Only speed depends on it, not one bit of a result. It works
+    only before torch is imported, and a value that the user has set is left alone.
 
     Args:
         environment: what to change; the process's own environment by default.
@@ -32,7 +35,8 @@ def prepare_environment(environment: MutableMapping[str, str] | None = None) -> 
     environment = os.environ if environment is None else environment
     if any(k in environment for k in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         return {}
-    chosen = {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY_LOAD
+    chosen = {"OMP_WAIT_POLICY": "passive"} if busy else {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
     environment.update(chosen)
     return chosen
 
