@@ -206,7 +206,7 @@ class Packed:
 
 def _three(given: NDArray[Any] | None, t: int, absent: float, dtype: Any) -> Tensor:
     full = np.full((t, 3), absent, dtype)
-    if given is not None:
+    if given is not None and t:
         given = given.reshape(t, -1)
         full[:, : given.shape[1]] = given
     return torch.from_numpy(full)

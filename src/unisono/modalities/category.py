@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -68,7 +67,7 @@ class CategoryModality(Modality):
 
     name = "category"
 
-    def detect(self, sample: ColumnSample) -> Guess | None:
+    def detect(self, sample: ColumnSample) -> Guess | None:  # noqa: PLR0911 - one return a rule
         """Claim dictionary columns, and text whose values repeat."""
         if pa.types.is_dictionary(sample.type) and not pa.types.is_nested(sample.type.value_type):
             return Guess(0.95, "a dictionary type: names from a fixed set")
@@ -193,7 +192,7 @@ class Embedding(Tokeniser):
     def pack(self, columns: Sequence[Column], cells: Mapping[str, Cells], draw: Draw | None) -> Packed:
         """One token a present cell, or, beyond ``max_tokens`` columns, one for each group of columns with a present cell."""
         names = stack(columns, cells, None, object)
-        present = np.not_equal(names, None)
+        present = np.not_equal(names, np.array(None, object)).astype(np.bool_)
         codes = np.zeros(names.shape, np.int64)
         offset = 0
         for c, column in enumerate(columns):

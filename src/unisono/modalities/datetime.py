@@ -33,7 +33,10 @@ _ISO = re.compile(
     r"(\d{4})-?(\d{2})-?(\d{2})(?:[T ](\d{2}):?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9}))?)?\s?(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)?)?"
 )
 _COMPACT = re.compile(r"\d{8}")
-_MONTHS = "jan feb mar apr may jun jul aug sep oct nov dec".split()
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_LONG_MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december", "sept",
+)  # fmt: skip
 #: Formats besides ISO 8601; a day and month in digits is read only where dots say day.month.year or a year stands first.
 _OTHER = (
     re.compile(r"(?P<y>\d{4})/(?P<m>\d{1,2})/(?P<d>\d{1,2})(?: (?P<t>\d{1,2}:\d{2}(?::\d{2})?))?"),
@@ -91,8 +94,7 @@ def _from_other(parts: Mapping[str, str | None]) -> float:
 
 
 def _full_month(word: str) -> bool:
-    names = "january february march april may june july august september october november december".split()
-    return word.lower() in names or word.lower() in _MONTHS or word.lower() == "sept"
+    return word.lower() in _LONG_MONTHS or word.lower() in _MONTHS
 
 
 @modalities.register("datetime")
@@ -114,7 +116,7 @@ class DatetimeModality(Modality):
         if not texts:
             return None
         good = sum(_readable(t) for t in texts)
-        if good < 0.95 * len(texts):  # noqa: PLR2004 - nearly all
+        if good < 0.95 * len(texts):
             return None
         compact = all(_COMPACT.fullmatch(t) for t in texts)
         doubt = f"eight digits: could be a number (--column {sample.name}=number)" if compact else ""
@@ -186,7 +188,7 @@ def _seconds(array: pa.Array) -> NDArray[np.float64]:
     else:
         unit = array.type.unit
     ticks = array.cast(pa.int64())
-    whole = pc.fill_null(ticks, 0).to_numpy(zero_copy_only=False).astype(np.float64) / per[unit]
+    whole: NDArray[np.float64] = pc.fill_null(ticks, 0).to_numpy(zero_copy_only=False).astype(np.float64) / per[unit]
     whole[~array.is_valid().to_numpy(zero_copy_only=False)] = np.nan
     return whole
 

@@ -82,7 +82,7 @@ class VectorModality(Modality):
         if column.many or not (pa.types.is_fixed_size_list(kind) and is_number_type(kind.value_type)) or array.null_count:
             return super().decode_many(array, column, context)
         with np.errstate(over="ignore"):
-            block = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1).astype(np.float32)
+            block = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), kind.list_size).astype(np.float32)
         if length not in {None, block.shape[1]} or np.isinf(block).any() or not block.shape[1]:
             return super().decode_many(array, column, context)
         empty = np.isnan(block).all(1)
@@ -127,7 +127,7 @@ class Projection(Tokeniser):
             lengths = Counter(len(a) for a in arrays) + (Counter([total.shape[1]]) if total is not None else Counter())
             if len(lengths) > 1:
                 found = " and ".join(str(n) for n in sorted(lengths)[:4])
-                raise SchemaError(f"column {column.name!r}: vectors of lengths {found}; take it as a series (--column {column.name}=series)")
+                raise SchemaError(f"column {column.name!r}: vectors of lengths {found}; read it as --column {column.name}=series")
             if arrays:
                 block = np.stack(arrays).astype(np.float64)
                 part = np.stack([(~np.isnan(block)).sum(0), np.nansum(block, 0), np.nansum(block * block, 0)])
@@ -172,7 +172,8 @@ class VectorTokens(nn.Module):
         self.width, out = width, settings.tokens * width
         self.drop = nn.Dropout(settings.dropout)
         self.linear = nn.Linear(length, out)
-        self.mlp = nn.Sequential(nn.Linear(length, settings.hidden), nn.GELU(), nn.Linear(settings.hidden, out)) if settings.hidden else None
+        hidden = settings.hidden
+        self.mlp = nn.Sequential(nn.Linear(length, hidden), nn.GELU(), nn.Linear(hidden, out)) if hidden else None
 
     def forward(self, packed: Packed) -> Tensor:
         """Token values, (T, D)."""
