@@ -226,12 +226,13 @@ class Nodes(Tokeniser):
         counts = np.array([g.nodes for g in items.arrays], np.int64)
         offsets = np.cumsum(counts) - counts
         lookup = {word: i + 2 for i, word in enumerate(known["vocabulary"])}
-        features, values = [np.zeros((0, len(known["mean"])))], [np.zeros((0, len(known["edge_mean"])))]
-        walks, codes, edges = [np.zeros((0, 3 + self.walks))], [np.zeros(0, np.int64)], [np.zeros((2, 0), np.int64)]
+        features = [np.zeros((0, len(known["mean"])), np.float32)]
+        values = [np.zeros((0, len(known["edge_mean"])), np.float32)]
+        walks, codes, edges = [np.zeros((0, 3 + self.walks), np.float32)], [np.zeros(0, np.int64)], [np.zeros((2, 0), np.int64)]
         for graph, offset in zip(items.arrays, offsets, strict=True):
             ways, carried = graph.both_ways()
             edges.append(ways + offset)
-            values.append(carried if carried.shape[0] else np.zeros((0, len(known["edge_mean"]))))
+            values.append(carried if carried.shape[0] else values[0])
             features.append(graph.features)
             walks.append(walk_features(graph, self.walks))
             codes.append(np.array([lookup.get(w, 1) for w in graph.labels] if graph.labels else [0] * graph.nodes, np.int64))

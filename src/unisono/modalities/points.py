@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -37,9 +38,8 @@ class PointsModality(Modality):
     def detect(self, sample: ColumnSample) -> Guess | None:
         """Claim lists of lists of 3 to 9 numbers, and ``.npy`` paths of such arrays."""
         shapes = npy_shapes(sample)
-        if not shapes and is_list_type(kind := plain_type(sample.type)) and is_list_type(inner := plain_type(kind.value_type)):
-            if is_number_type(inner.value_type):
-                shapes = [(len(v), len(p)) for v in sample.values[:50] for p in v[:20] if p is not None]
+        if not shapes and _is_nested(plain_type(sample.type)):
+            shapes = [(len(v), len(p)) for v in sample.values[:50] for p in v[:20] if p is not None]
         if not shapes or any(len(s) != 2 or s[1] != shapes[0][1] for s in shapes):  # noqa: PLR2004 - (n, 3 + E)
             return None
         width = shapes[0][1]
@@ -69,6 +69,12 @@ class PointsModality(Modality):
             raise Unreadable(f"points of {array.shape[1]} values in a column of points of {_XYZ + len(extra)}")
         array = array[~np.isnan(array).any(1)]
         return array if len(array) else None
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    """Whether a type is a list of lists of numbers."""
+    inner = plain_type(kind.value_type) if is_list_type(kind) else None
+    return inner is not None and is_list_type(inner) and is_number_type(inner.value_type)
 
 
 def _even(cell: Mapping[str, Any]) -> bool:
