@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from shape_helpers import WIDTH, check_empty, check_every_gradient, fitted
 
+from tests.modalities.shape_helpers import WIDTH, check_empty, check_every_gradient, fitted
 from unisono.core.draw import Draw
 from unisono.core.errors import SchemaError, Unreadable
 from unisono.core.schema import Column
@@ -26,7 +26,7 @@ def clouds(n: int = 4, extra: int = 1) -> list[np.ndarray]:
 
 
 def make(cells: list, **settings: object):  # type: ignore[no-untyped-def]
-    tokeniser = tokenisers.build({"type": "groups", "centres": 6, "neighbours": 4, "hidden": 8, **settings})
+    tokeniser = tokenisers.build({"type": "neighbourhoods", "centres": 6, "neighbours": 4, "hidden": 8, **settings})
     columns = fitted(tokeniser, [COLUMN], {"x": cells})
     torch.manual_seed(0)
     return tokeniser, columns, tokeniser.module(columns, WIDTH)
@@ -72,7 +72,7 @@ def test_another_number_of_values_is_unreadable_after_fitting_and_refused_in_it(
     with pytest.raises(Unreadable, match="points of 3 values in a column of points of 4"):
         POINTS.decode([[1, 2, 3]], columns[0], Context())
     with pytest.raises(SchemaError, match="3 and 4 values"):
-        tokenisers.build("groups").fit(COLUMN, [[np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32)]])
+        tokenisers.build("neighbourhoods").fit(COLUMN, [[np.zeros((2, 3), np.float32), np.zeros((2, 4), np.float32)]])
 
 
 @pytest.mark.parametrize("extra", [0, 2])

@@ -10,8 +10,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from shape_helpers import WIDTH, check_alone_equals_batched, check_empty, check_every_gradient, fitted
 
+from tests.modalities.shape_helpers import WIDTH, check_alone_equals_batched, check_empty, check_every_gradient, fitted
 from unisono.core.errors import SchemaError, Unreadable
 from unisono.core.schema import Column
 from unisono.modalities.arrays import npy_array

@@ -103,8 +103,8 @@ def farthest_points(points: NDArray[np.float32], count: int) -> NDArray[np.int64
     return np.array(chosen, np.int64)
 
 
-@tokenisers.register("groups", source="arXiv:1706.02413")
-class Groups(Tokeniser):
+@tokenisers.register("neighbourhoods", source="arXiv:1706.02413")
+class Neighbourhoods(Tokeniser):
     """Points by farthest-point centres and a small shared network, max-pooled over each centre's nearest points.
 
     Args:
@@ -213,7 +213,7 @@ def _size(centred: NDArray[np.float32]) -> float:
 class PointGroups(nn.Module):
     """``token = W max_k f([p_k - c, extra_k, c, size]) + V [c, size]`` with f a network of two layers shared by all points."""
 
-    def __init__(self, features: int, width: int, settings: Groups) -> None:
+    def __init__(self, features: int, width: int, settings: Neighbourhoods) -> None:
         super().__init__()
         h = settings.hidden
         self.shared = nn.Sequential(nn.Linear(features + 4, h), nn.LayerNorm(h), nn.GELU(), nn.Linear(h, h), nn.LayerNorm(h), nn.GELU())
