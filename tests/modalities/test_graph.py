@@ -64,7 +64,8 @@ def test_unreadable_cells_say_why(cell: object, reason: str) -> None:
 @given(st.integers(1, 8), st.data())
 def test_json_and_struct_decode_alike(nodes: int, data: st.DataObject) -> None:
     ends = st.integers(0, nodes - 1)
-    cell = {"nodes": nodes, "edges": [list(p) for p in data.draw(st.lists(st.tuples(ends, ends), max_size=9))], "directed": data.draw(st.booleans())}
+    edges = [list(p) for p in data.draw(st.lists(st.tuples(ends, ends), max_size=9))]
+    cell = {"nodes": nodes, "edges": edges, "directed": data.draw(st.booleans())}
     one, two = decode(cell), decode(json.dumps(cell))
     np.testing.assert_array_equal(one.edges, two.edges)
     assert one.nodes == two.nodes == nodes and one.directed == two.directed == cell["directed"]

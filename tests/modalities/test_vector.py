@@ -80,7 +80,10 @@ def test_a_header_that_announces_more_than_the_file_allocates_nothing() -> None:
         npy_array(huge)
 
 
-@given(st.lists(st.one_of(st.none(), st.lists(st.one_of(st.none(), st.floats(width=32, allow_infinity=False)), min_size=3, max_size=3)), max_size=6))
+values = st.one_of(st.none(), st.floats(width=32, allow_infinity=False))
+
+
+@given(st.lists(st.one_of(st.none(), st.lists(values, min_size=3, max_size=3)), max_size=6))
 def test_fixed_and_variable_lists_decode_alike(rows: list[list[float | None] | None]) -> None:
     one = VECTOR.decode_many(pa.array(rows, pa.list_(pa.float32(), 3)), COLUMN, Context())
     two = VECTOR.decode_many(pa.array(rows, pa.list_(pa.float32())), COLUMN, Context())
