@@ -26,12 +26,13 @@ class Meta:
         column: (T,) int64, index of the column in the schema; inserted tokens have -1, -2, ... by the order of insertion.
         item: (T,) int64, place in a list cell, 0 for a single value.
         source: (T,) int64, index of the source; -1 for inserted tokens.
-        modality: (T,) int64, index into the model's modalities; the last index + 1 stands for inserted tokens.
+        modality: (T,) int64, 0..num_modalities-1; inserted tokens have ``num_modalities``.
         level: (T,) int64, scale; 0 is the finest.
         place: (T, 3) int64, grid place within the cell at that level; -1 where an axis is absent.
         coords: (T, 3) float32, metric x, y, z; NaN where none.
         time: (T,) float32, seconds; NaN where none.
         num_samples: B, counting samples without any token.
+        num_modalities: number of the model's modalities, inserted tokens not counted.
         edges: (2, E) int64 token indices (from, to) of graph cells, or None.
         edge_values: (E, De) float32, or None.
     """
@@ -46,6 +47,7 @@ class Meta:
     coords: Tensor
     time: Tensor
     num_samples: int
+    num_modalities: int
     edges: Tensor | None = None
     edge_values: Tensor | None = None
 
@@ -82,13 +84,8 @@ class Meta:
 _PER_TOKEN = ("sample", "column", "item", "source", "modality", "level", "place", "coords", "time")
 
 
-def concatenate(metas: Sequence[Meta], num_samples: int) -> Meta:
-    """Put several sets of tokens one behind the other; edges move along.
-
-    Args:
-        metas: the sets.
-        num_samples: B of the result.
-    """
+def concatenate(metas: Sequence[Meta]) -> Meta:
+    """Put several sets of tokens of the same batch one behind the other; edges move along."""
     fields = {name: torch.cat([getattr(m, name) for m in metas]) for name in _PER_TOKEN}
     offset, edges, values = 0, [], []
     width = max((m.edge_values.shape[1] for m in metas if m.edge_values is not None), default=0)
@@ -100,7 +97,8 @@ def concatenate(metas: Sequence[Meta], num_samples: int) -> Meta:
         offset += len(m)
     return Meta(
         **fields,
-        num_samples=num_samples,
+        num_samples=metas[0].num_samples,
+        num_modalities=metas[0].num_modalities,
         edges=torch.cat(edges, 1) if edges else None,
         edge_values=torch.cat(values) if edges and width else None,
     )

@@ -1,0 +1,184 @@
+"""Recipes: read, derive, check, and build the network that a recipe and a schema describe together."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unisono.core.errors import ConfigError, nearest
+from unisono.core.registry import Probability, decode
+from unisono.core.words import as_word
+
+#: The keys a recipe of a model may have.
+KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "trunk", "objective", "tasks", "train", "steps")
+_MAX_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved recipe: everything inherited is in it, nothing is left to defaults elsewhere.
+
+    Attributes:
+        name: what it was asked for by.
+        settings: the resolved keys (``KEYS`` without ``extends`` and ``steps``).
+        lineage: the recipes it derives from, nearest first.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    lineage: tuple[str, ...] = ()
+
+    def __getitem__(self, key: str) -> Any:
+        return self.settings[key]
+
+    def to_yaml(self) -> str:
+        """The resolved recipe as a file that can be given back by its path."""
+        return yaml.safe_dump({k: _plain(v) for k, v in self.settings.items()}, sort_keys=False, allow_unicode=True, width=120)
+
+    def with_settings(self, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe with some keys merged over, by the rules of derivation.
+
+        Raises:
+            ConfigError: a key is unknown.
+        """
+        return Recipe(self.name, _derive(self.settings, changes, self.name), self.lineage)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+def recipe_names() -> list[str]:
+    """The names of all recipes that come with the package."""
+    folder = importlib.resources.files("unisono") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name: str, changes: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+    """Read a recipe by name or path and resolve what it extends.
+
+    Args:
+        name: a name that ``recipe_names`` lists, or the path of a YAML file.
+        changes: ``key=value`` settings with dotted keys, applied last; or a mapping merged over.
+
+    Raises:
+        ConfigError: no such recipe, an unknown key, or a chain of ``extends`` that never ends.
+    """
+    settings, lineage = _resolve(name, ())
+    if not isinstance(changes, Mapping):
+        merged: dict[str, Any] = {}
+        for change in changes:
+            _merge_into(merged, _dotted(change))
+        changes = merged
+    return Recipe(name, _derive(settings, changes, name), lineage)
+
+
+def _resolve(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    if name in seen:
+        raise ConfigError(f"recipe {seen[0]}: extends itself through {' -> '.join((*seen, name))}")
+    raw = _read(name)
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return _derive({}, raw, name), ()
+    base, lineage = _resolve(str(parent), (*seen, name))
+    inherited = {k: v for k, v in base.items() if k not in {"source", "claim"}}
+    return _derive(inherited, raw, name), (str(parent), *lineage)
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise ConfigError(f"recipe {name}: there is no such file")
+        if path.stat().st_size > _MAX_BYTES:
+            raise ConfigError(f"recipe {name}: the file is larger than {_MAX_BYTES:,} bytes")
+        text = path.read_text(encoding="utf-8")
+    elif name in recipe_names():
+        text = (importlib.resources.files("unisono") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipe_names())}")
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {name}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"recipe {name}: expected a mapping of keys, got {type(raw).__name__}")
+    return raw
+
+
+def _derive(base: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Merge a recipe over the one it extends: mappings key by key, lists and components whole, ``steps`` by step name."""
+    for key in changes:
+        if key not in KEYS or key == "extends":
+            raise ConfigError(f"recipe {name}: {key} is unknown{nearest(str(key), KEYS)}")
+    result = {k: _plain(v) for k, v in base.items()}
+    _merge_into(result, {k: v for k, v in changes.items() if k != "steps"})
+    for step, patch in (changes.get("steps") or {}).items():
+        places = [s for s in result.get("trunk", []) if isinstance(s, dict) and s.get("name") == step]
+        if not places:
+            names = [str(s["name"]) for s in result.get("trunk", []) if isinstance(s, dict) and "name" in s]
+            raise ConfigError(f"recipe {name}: steps.{step}: the trunk has no step of this name{nearest(str(step), names)}")
+        for place in places:
+            _merge_into(place, patch)
+    return result
+
+
+def _merge_into(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        old = base.get(key)
+        if isinstance(value, Mapping) and isinstance(old, str) and "type" not in value:
+            word = as_word(old, key)
+            if not word.positional:
+                old = base[key] = {"type": word.name, **{k: _plain(v) for k, v in word.named.items()}}
+        keeps_type = isinstance(old, dict) and isinstance(value, Mapping) and value.get("type", old.get("type")) == old.get("type")
+        if keeps_type and isinstance(old, dict) and isinstance(value, Mapping):
+            _merge_into(old, value)
+        else:
+            base[key] = _plain(value)
+
+
+def _dotted(change: str) -> dict[str, Any]:
+    """``a.b=c`` as nested mappings, the value read as YAML."""
+    key, sign, text = change.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {change!r}: expected key=value, for example --set width=128")
+    try:
+        value = yaml.safe_load(text) if text.strip() else ""
+    except yaml.YAMLError:
+        value = text
+    nested: Any = value
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+class Supervised:
+    """The objective that predicts target columns from all others.
+
+    Args:
+        drop_sources: probability that a training row shows only a random part of its sources.
+    """
+
+    def __init__(self, *, drop_sources: Probability = 0.3) -> None:
+        self.drop_sources = drop_sources
+
+
+def build_objective(recipe: Recipe) -> Supervised:
+    """The recipe's objective.
+
+    Raises:
+        ConfigError: the objective is unknown or a setting does not fit.
+    """
+    word = as_word(recipe.settings.get("objective", "supervised"), f"recipe {recipe.name}: objective")
+    if word.name != "supervised":
+        raise ConfigError(f"recipe {recipe.name}: objective: {word.name!r} is unknown{nearest(word.name, ['supervised'])}")
+    return Supervised(**decode(Supervised, word, where=f"recipe {recipe.name}: objective"))

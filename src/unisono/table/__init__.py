@@ -1,0 +1,1 @@
+"""Tables: readers, the cache, filters, splits, schema inference and batches."""
