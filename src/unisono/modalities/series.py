@@ -91,8 +91,8 @@ class SeriesModality(Modality):
         if len(widths) != 1 or -1 in widths or not all(_numbers(x) for v in values for x in v[:5]):
             return None
         width = widths.pop()
-        doubt = "could also be points (x, y, z)" if width == 3 else ""  # noqa: PLR2004
-        return Guess(0.7 if width != 3 else 0.55, f"lists of rows of {width} numbers: (time, channel)", doubt=doubt)  # noqa: PLR2004
+        doubt = "could also be points (x, y, z)" if width == 3 else ""
+        return Guess(0.7 if width != 3 else 0.55, f"lists of rows of {width} numbers: (time, channel)", doubt=doubt)
 
     def _flat(self, sample: ColumnSample, lengths: list[int]) -> Guess:
         if len(set(lengths)) > 1:

@@ -163,7 +163,7 @@ def log_mel(
 
 def _band_power(line: Floats, starts: NDArray[np.int64], settings: MelSettings, warp: NDArray[np.int64] | None) -> Floats:
     """(F, M) power in each band of the frames that begin at ``starts``; frames of one warp are multiplied together."""
-    from scipy.fft import rfft  # noqa: PLC0415 - heavy to import
+    from scipy.fft import rfft
 
     power = np.empty((len(starts), settings.bands), np.float32)
     banks, window = _banks(settings), hann(settings.window)
