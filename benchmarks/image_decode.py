@@ -1,7 +1,7 @@
 """Pictures a second from JPEG bytes to a model's input on one core, against plain Pillow and NumPy.
 
-Both arms read the same 500 x 333 JPEG files and end at 224 x 224. The plain arm ends at normalised float32 (C, H, W); ours ends at uint8
-(H, W, C), which is what a batch holds: its share of normalising (float conversion, subtraction, multiplication) is added to its time.
+All arms read the same 500 x 333 JPEG files and end at 224 x 224. The plain arm ends at normalised float32 (C, H, W); ``bytes`` ends at the
+uint8 (N, H, W, C) tensor that a batch holds, and which the model normalises; ``normalised`` adds that normalisation to our time.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ def plain(files: Sequence[bytes]) -> None:
         np.ascontiguousarray(((np.asarray(image, np.float32) / 255.0 - MEAN) / STD).transpose(2, 0, 1))
 
 
-def ours(files: Sequence[bytes]) -> None:
-    """Decoding at the size wanted, normalisation of the whole batch."""
-    batch = torch.from_numpy(np.stack([decode_picture(data, size=SIZE) for data in files]))
-    batch.float().sub_(torch.from_numpy(MEAN * 255)).mul_(torch.from_numpy(1 / (STD * 255)))
+def to_bytes(files: Sequence[bytes]) -> torch.Tensor:
+    """Decoding at the size wanted, stacked."""
+    return torch.from_numpy(np.stack([decode_picture(data, size=SIZE) for data in files]))
 
 
-def rate(arm: Callable[[Sequence[bytes]], None], files: Sequence[bytes], repeats: int = 7) -> list[float]:
+def to_normalised(files: Sequence[bytes]) -> None:
+    """The same, and the normalisation of the whole batch."""
+    to_bytes(files).float().sub_(torch.from_numpy(MEAN * 255)).mul_(torch.from_numpy(1 / (STD * 255)))
+
+
+def rate(arm: Callable[[Sequence[bytes]], object], files: Sequence[bytes], repeats: int = 7) -> list[float]:
     """Pictures a second, of each repeat after one warm-up."""
     arm(files)
     rates = []
@@ -61,17 +65,18 @@ def rate(arm: Callable[[Sequence[bytes]], None], files: Sequence[bytes], repeats
 
 
 def main() -> None:
-    """Print one JSON object a line for each arm, and the ratio of the medians."""
+    """Print one JSON object a line for each arm, and its ratio to the plain one."""
     torch.set_num_threads(1)
     files = pictures()
-    found = {name: rate(arm, files) for name, arm in (("plain", plain), ("ours", ours))}
+    found = {name: rate(arm, files) for name, arm in (("plain", plain), ("bytes", to_bytes), ("normalised", to_normalised))}
     for name, rates in found.items():
         print(
             json.dumps(
                 {"arm": name, "median": round(float(np.median(rates)), 1), "low": round(min(rates), 1), "high": round(max(rates), 1)}
             )
         )
-    print(json.dumps({"ratio": round(float(np.median(found["ours"]) / np.median(found["plain"])), 2)}))
+    for name in ("bytes", "normalised"):
+        print(json.dumps({"arm": name, "ratio": round(float(np.median(found[name]) / np.median(found["plain"])), 2)}))
 
 
 if __name__ == "__main__":
