@@ -124,18 +124,18 @@ def _floated(value: float) -> float:
         return float("inf") if value > 0 else float("-inf")
 
 
-def _moment(text: str) -> int:
+def moment(text: str) -> int:
     """Return the microseconds since 1970 of an ISO date or time; without a zone it is UTC."""
-    moment = datetime.datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return (moment - _EPOCH) // _MICROSECOND
+    found = datetime.datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=datetime.UTC)
+    return (found - _EPOCH) // _MICROSECOND
 
 
 def _date(array: pa.Array, op: str, value: str) -> Kleene:
     text = value.strip()
     try:
-        wanted = _moment(text)
+        wanted = moment(text)
     except ValueError:
         raise ValueError(f"holds dates; {value!r} is no ISO date (2024-12-31, or '2024-12-31 23:59' in quotes)") from None
     moments = microseconds(array)
@@ -192,7 +192,7 @@ def _text_number(array: pa.Array, op: str, text: str, known: Bool, plain: Bool) 
 def _text_date(array: pa.Array, op: str, text: str, known: Bool, plain: Bool) -> Kleene:
     """Cells that are ISO dates compare as dates; others are unequal, and neither before nor after."""
     try:
-        wanted = _moment(text)
+        wanted = moment(text)
     except ValueError:
         return plain, known & ~plain
     encoded = array.dictionary_encode()
@@ -202,7 +202,7 @@ def _text_date(array: pa.Array, op: str, text: str, known: Bool, plain: Bool) ->
     for i, word in enumerate(words):
         if word is not None and _IS_DATE.fullmatch(word.strip()):
             try:
-                moments[i], dated[i] = _moment(word.strip()), True
+                moments[i], dated[i] = moment(word.strip()), True
             except ValueError:
                 continue
     index = encoded.indices.fill_null(0).to_numpy(zero_copy_only=False)
