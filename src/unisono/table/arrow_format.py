@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -23,7 +22,7 @@ def open_parts(name: str, parts: Sequence[tuple[str, Any, dict[str, str]]], kind
 
     Args:
         name: the table's name, for messages.
-        parts: for each part its name, a path or seekable file, and columns that its folder names (``key=value``).
+        parts: for each part its name, a path or the bytes (memory-mapped), and columns that its folder names (``key=value``).
         kind: ``parquet`` or ``arrow``.
 
     Raises:
@@ -84,13 +83,18 @@ def _guard(label: str, work: Callable[[], Any]) -> Any:
         raise TableError(f"{label}: the file is damaged or cut short: {str(error).splitlines()[0]}; write it again") from None
 
 
+def _opened(part: Any) -> Any:
+    """Return what Arrow reads natively: a path as it is, bytes from their beginning."""
+    return pa.BufferReader(part) if isinstance(part, pa.Buffer) else part
+
+
 def _parquet_head(part: Any) -> tuple[pa.Schema, int | None]:
-    file = pq.ParquetFile(part)
+    file = pq.ParquetFile(_opened(part))
     return file.schema_arrow, file.metadata.num_rows
 
 
 def _parquet_stream(part: Any, max_rows: int) -> Iterator[pa.RecordBatch]:
-    file = pq.ParquetFile(part, pre_buffer=False, buffer_size=1 << 20)
+    file = pq.ParquetFile(_opened(part), pre_buffer=False, buffer_size=1 << 20)
     for group in range(file.num_row_groups):
         meta = file.metadata.row_group(group)
         if meta.num_rows == 0:
@@ -102,15 +106,9 @@ def _parquet_stream(part: Any, max_rows: int) -> Iterator[pa.RecordBatch]:
 
 def _arrow_file(part: Any) -> tuple[Any, bool]:
     """Open an IPC file or stream; say which it is."""
-    if isinstance(part, str | Path):
-        with Path(part).open("rb") as file:
-            whole = file.read(6) == b"ARROW1"
-        source: Any = pa.memory_map(str(part))
-    else:
-        part.seek(0)
-        whole = part.read(6) == b"ARROW1"
-        part.seek(0)
-        source = part
+    source = _opened(part) if isinstance(part, pa.Buffer) else pa.memory_map(str(part))
+    whole = source.read(6) == b"ARROW1"
+    source.seek(0)
     return (pa.ipc.open_file(source), True) if whole else (pa.ipc.open_stream(source), False)
 
 

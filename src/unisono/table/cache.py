@@ -122,7 +122,7 @@ class TableCache:
         try:
             info = json.loads((path / _INFO).read_text(encoding="utf-8"))
             if info["format"] != _FORMAT:
-                raise TableError(f"{path}: the table cache has format {info['format']}, this version reads {_FORMAT}; remove it to write it anew")
+                raise TableError(f"{path}: the table cache has format {info['format']}, not {_FORMAT}; remove it to write it anew")
             return cls(path, info)
         except FileNotFoundError:
             raise TableError(f"{path}: there is no table cache; it is written anew from the table") from None
@@ -150,7 +150,7 @@ class TableCache:
         """
         rows = np.asarray(rows, np.int64)
         names = self._names(columns)
-        if len(rows) and not (0 <= int(rows.min()) and int(rows.max()) < self.num_rows):
+        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.num_rows):
             raise IndexError(f"rows go from 0 to {self.num_rows - 1}, asked for {int(rows.min())} to {int(rows.max())}")
         batch = np.searchsorted(self._starts, rows, side="right") - 1
         local = rows - self._starts[batch]
@@ -219,7 +219,11 @@ def _write_batches(source: TableSource, target: Path, folder: Path, limit: int) 
 
 
 def _regrouped(source: TableSource) -> Iterator[pa.RecordBatch]:
-    """Join small batches, so that the file has few and large ones."""
+    """Join small batches.
+
+    Yields:
+        The rows in few and large batches.
+    """
     waiting: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in source.batches(_ROWS):
@@ -269,5 +273,5 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def _disk_error(error: OSError, folder: Path) -> Exception:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         free = shutil.disk_usage(folder).free if folder.exists() else 0
-        return ResourceError(f"{folder}: no space left on the disk for the table cache ({free / 1e9:.2f} GB free); free some, or choose another folder")
+        return ResourceError(f"{folder}: no space left on the disk for the table cache ({free / 1e9:.2f} GB free); free some")
     return TableError(f"{folder}: the table cache cannot be written: {error.strerror or error}; choose a folder you may write to")

@@ -148,13 +148,14 @@ def microseconds(array: pa.Array) -> NDArray[np.int64]:
     Args:
         array: a column of dates or timestamps.
     """
+    ticks: NDArray[np.int64]
     if pa.types.is_date(array.type):
-        days = array.cast(pa.date32()).cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
-        return days * 86_400_000_000
+        ticks = array.cast(pa.date32()).cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        return ticks * np.int64(86_400_000_000)
     ticks = array.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
     if array.type.unit == "ns":
-        return np.floor_divide(ticks, 1000)
-    return ticks * {"s": 1_000_000, "ms": 1000, "us": 1}[array.type.unit]
+        return ticks // np.int64(1000)
+    return ticks * np.int64({"s": 1_000_000, "ms": 1000, "us": 1}[array.type.unit])
 
 
 def _text(array: pa.Array, op: str, value: str) -> Kleene:

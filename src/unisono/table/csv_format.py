@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -14,7 +15,7 @@ from unisono.core.errors import TableError
 from unisono.table.source import Raw
 
 _HEAD = 1 << 20
-_FIRST_BLOCK, _LAST_BLOCK = 4 << 20, 1 << 30
+_BLOCK, _LONGEST = 4 << 20, 1 << 30
 _WORDS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
@@ -22,7 +23,7 @@ _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codec
 class Utf8Stream(io.RawIOBase):
     """Bytes in any encoding, read as UTF-8, that says where a byte is that the encoding does not know."""
 
-    def __init__(self, head: bytes, rest: BinaryIO, *, encoding: str, name: str) -> None:
+    def __init__(self, head: bytes, rest: BinaryIO, *, encoding: str, name: str, skipped: str = "") -> None:
         """Read ``head`` and then ``rest``.
 
         Args:
@@ -30,11 +31,12 @@ class Utf8Stream(io.RawIOBase):
             rest: where the following bytes come from.
             encoding: the encoding of the bytes.
             name: the table's name, for the message.
+            skipped: the text in front of ``head``, so that places are counted from the file's beginning.
         """
         super().__init__()
         self._head, self._rest, self._encoding, self._name = head, rest, encoding, name
         self._decoder = codecs.getincrementaldecoder(encoding)("strict")
-        self._line, self._byte, self._out = 0, 0, b""
+        self._line, self._byte, self._out = skipped.count("\n"), len(skipped.encode(encoding)), b""
 
     def readable(self) -> bool:
         """Say that this is a stream to read from."""
@@ -143,7 +145,8 @@ def sniff_delimiter(text: str, limit: int = 20) -> str:
     """
     best, best_score = ",", (0.0, 0)
     for delimiter in _WORDS:
-        counts, at = [], 0
+        counts: list[int] = []
+        at = 0
         while len(counts) < limit and (record := split_record(text, delimiter, at)):
             fields, at = record
             if fields != [""]:
@@ -155,7 +158,9 @@ def sniff_delimiter(text: str, limit: int = 20) -> str:
     return best
 
 
-def open_csv(name: str, reopen: Callable[[], BinaryIO], *, encoding: str = "utf-8", delimiter: str | None = None, once: bool = False) -> Raw:
+def open_csv(
+    name: str, reopen: Callable[[], BinaryIO], *, encoding: str = "utf-8", delimiter: str | None = None, once: bool = False
+) -> Raw:
     """Open separated text.
 
     Args:
@@ -189,27 +194,20 @@ def open_csv(name: str, reopen: Callable[[], BinaryIO], *, encoding: str = "utf-
     if complete and not text[end:].strip("\r\n"):
         raise TableError(f"{name}: the file has a header but no rows; give at least two rows")
     names = _named(names, notes)
-    skip = mark + len(text[:end].encode(encoding))
+    skipped = "\ufeff" * bool(mark) + text[:end]
+    skip = len(skipped.encode(encoding))
     if not once:
         file.close()
-    reader = _Reader(name, names, found, encoding)
+    reader = _Reader(name, names, found)
 
     def opener(max_rows: int) -> Iterator[pa.RecordBatch]:
         del max_rows
         if once:
-            yield from reader.read(head[skip:], file, _FIRST_BLOCK * 4)
+            yield from reader.read(Utf8Stream(head[skip:], file, encoding=encoding, name=name, skipped=skipped))
             return
-        done, block = 0, _FIRST_BLOCK
-        while True:
-            try:
-                for batch in reader.read_file(reopen, skip, block, done):
-                    yield batch
-                    done += batch.num_rows
-                return
-            except _LongCell:
-                block *= 4
-                if block > _LAST_BLOCK:
-                    raise TableError(f"{name}: a row after row {done} is longer than {_LAST_BLOCK >> 20} MB (is a quote never closed?)") from None
+        with reopen() as again:
+            again.seek(skip)
+            yield from reader.read(Utf8Stream(b"", again, encoding=encoding, name=name, skipped=skipped))
 
     return Raw(pa.schema([(n, pa.large_string()) for n in names]), opener, notes=notes, once=once)
 
@@ -241,40 +239,74 @@ def _named(names: list[str], notes: list[str]) -> list[str]:
     return out
 
 
-class _LongCell(Exception):  # noqa: N818 - a signal, not an error
-    """A row does not fit into one block."""
-
-
 class _Reader:
-    """Reads the rows after the header."""
+    """Reads the rows after the header, whole records at a time.
 
-    def __init__(self, name: str, names: list[str], delimiter: str, encoding: str) -> None:
-        self.name, self.names, self.delimiter, self.encoding = name, names, delimiter, encoding
-        self.bad: Any = None
+    Arrow's own streaming reader calls a Python file from a thread of its own, which aborts the process when that ends first; so
+    the bytes are cut into whole records here, and each piece is parsed where it is asked for.
+    """
 
-    def read_file(self, reopen: Callable[[], BinaryIO], skip: int, block: int, done: int) -> Iterator[pa.RecordBatch]:
-        """Read a file after its first ``skip`` bytes and ``done`` rows."""
-        with reopen() as file:
-            file.seek(skip)
-            for batch in self.read(b"", file, block):
-                if done >= batch.num_rows:
-                    done -= batch.num_rows
-                else:
-                    yield batch.slice(done)
-                    done = 0
+    def __init__(self, name: str, names: list[str], delimiter: str) -> None:
+        self.name, self.names, self.delimiter = name, names, delimiter
+        start = b"[\\n\\r" + re.escape(delimiter.encode()) + b"]"
+        self._quoted = re.compile(b"(?:\\A|" + start + b')"(?:[^"]++|"")*+("?)')
+        self._bad: Any = None
+
+    def read(self, stream: Utf8Stream) -> Iterator[pa.RecordBatch]:
+        """Read the rows of a stream.
+
+        Yields:
+            Batches of text columns.
+        """
+        rows = 0
+        for piece in self._pieces(stream):
+            table = self._parse(piece, rows)
+            rows += table.num_rows
+            yield from table.to_batches()
+
+    def _pieces(self, stream: Utf8Stream) -> Iterator[bytes]:
+        rest, size = b"", _BLOCK
+        while True:
+            block = stream.read(size)
+            rest += block
+            if not block:
+                if rest:
+                    yield rest
+                return
+            end = self._last_record_end(rest)
+            if end:
+                yield rest[:end]
+                rest, size = rest[end:], _BLOCK
+            elif len(rest) > _LONGEST:
+                raise TableError(f"{self.name}: a row is longer than {_LONGEST >> 20} MB; is a quote never closed?")
+            else:
+                size = len(rest)
+
+    def _last_record_end(self, data: bytes) -> int:
+        """Return the place after the last line end that is in no quoted field; 0 if there is none."""
+        spans = [m.span() for m in self._quoted.finditer(data)] if b'"' in data else []
+        end = len(data)
+        for begin, after in [*reversed(spans), (-1, 0)]:
+            found = data.rfind(b"\n", after, end)
+            if found < 0 and b"\n" not in data:
+                found = data.rfind(b"\r", after, min(end, len(data) - 1))
+            if found >= 0:
+                return found + 1
+            end = begin + 1
+        return 0
 
     def _on_bad_row(self, row: Any) -> str:
-        self.bad = row
+        self._bad = row
         return "error"
 
-    def read(self, head: bytes, rest: BinaryIO, block: int) -> Iterator[pa.RecordBatch]:
-        """Read the rows in ``head`` and then ``rest``."""
-        stream = Utf8Stream(head, rest, encoding=self.encoding, name=self.name)
-        rows = 0
+    def _parse(self, piece: bytes, rows: int) -> pa.Table:
+        self._check_closed(piece, rows)
+        if len(self.names) > 1 and not piece.strip(b"\r\n"):
+            return pa.table({n: pa.array([], pa.large_string()) for n in self.names})
         try:
-            reader = pa_csv.open_csv(
-                pa.PythonFile(stream, mode="r"),
-                read_options=pa_csv.ReadOptions(column_names=self.names, use_threads=False, block_size=block),
+            return pa_csv.read_csv(
+                pa.BufferReader(piece),
+                read_options=pa_csv.ReadOptions(column_names=self.names, use_threads=False, block_size=len(piece) + 1),
                 parse_options=pa_csv.ParseOptions(
                     delimiter=self.delimiter,
                     newlines_in_values=True,
@@ -288,21 +320,22 @@ class _Reader:
                     null_values=[""],
                 ),
             )
-            for batch in reader:
-                yield batch
-                rows += batch.num_rows
         except pa.ArrowInvalid as error:
             raise self._explain(error, rows) from None
 
-    def _explain(self, error: pa.ArrowInvalid, rows: int) -> Exception:
-        if "straddling" in str(error):
-            return _LongCell()
-        if self.bad is not None:
-            row = self.bad.number - 1 if self.bad.number else rows
-            return TableError(
-                f"{self.name}: row {row} (counted from 0 without the header) has {self.bad.actual_columns} fields instead of "
-                f"{self.bad.expected_columns}: {self.bad.text[:80]!r}; mend that row (a field with the separator in it needs quotes)"
-            )
-        if "Empty CSV" in str(error):
-            return TableError(f"{self.name}: the file has a header but no rows; give at least two rows")
-        return TableError(f"{self.name}: after row {rows}: {error}")
+    def _check_closed(self, piece: bytes, rows: int) -> None:
+        """Refuse a quote that is never closed, which would swallow the rows after it."""
+        opened = next((m for m in self._quoted.finditer(piece) if not m.group(1)), None) if b'"' in piece else None
+        if opened is not None:
+            row = rows + piece[: opened.start() + 1].count(b"\n")
+            raise TableError(f"{self.name}: the quote that opens near row {row} (counted from 0) is never closed; close it")
+
+    def _explain(self, error: pa.ArrowInvalid, rows: int) -> TableError:
+        bad = self._bad
+        if bad is None:
+            return TableError(f"{self.name}: after row {rows}: {error}")
+        row = rows + bad.number - 1 if bad.number else rows
+        return TableError(
+            f"{self.name}: row {row} (counted from 0 without the header) has {bad.actual_columns} fields instead of "
+            f"{bad.expected_columns}: {bad.text[:80]!r}; mend that row (a field with the separator in it needs quotes)"
+        )

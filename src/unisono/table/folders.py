@@ -66,7 +66,7 @@ def folder_values(path: Path, folder: Path) -> dict[str, str]:
         folder: the table's folder.
     """
     steps = [step.split("=", 1) for step in path.relative_to(folder).parts[:-1]]
-    return {step[0]: step[1] for step in steps if len(step) == 2 and step[0]}  # noqa: PLR2004 - a name and a value
+    return {step[0]: step[1] for step in steps if len(step) == 2 and step[0]}
 
 
 def open_classes(folder: Path, name: str) -> Raw:

@@ -61,7 +61,7 @@ def locate(arrays: Sequence[pa.Array], base: int) -> Node:
         node.data = places(1, 0)
         if pa.types.is_large_list(dtype):
             node.children = [locate([a.values for a in arrays], base)]
-        elif len(buffers[0]) > 2:  # noqa: PLR2004 - validity, offsets, characters
+        elif len(buffers[0]) > 2:
             node.body = places(2, 0)
     return node
 
@@ -70,7 +70,7 @@ def _own_buffers(array: pa.Array) -> list[Any]:
     if array.offset:
         raise ValueError("an array of a record batch file begins at its first value")
     buffers = array.buffers()
-    return [None] if not buffers else buffers
+    return buffers or [None]
 
 
 def gather(file: NDArray[np.uint8], node: Node, batch: Int, local: Int) -> pa.Array:

@@ -68,16 +68,21 @@ def _scalar_words(array: pa.Array) -> Words:
         bits = np.where(np.isnan(values), np.nan, values).view(np.uint64) ^ _FLOAT
         return np.where(whole, np.where(whole, values, 0.0).astype(np.int64).view(np.uint64), bits)
     if pa.types.is_boolean(array.type):
-        return array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
+        return np.asarray(array.cast(pa.uint8()).fill_null(0).to_numpy(zero_copy_only=False), np.uint64)
     if pa.types.is_integer(array.type):
-        return array.fill_null(0).to_numpy(zero_copy_only=False).astype(np.uint64)
-    storage = pa.int32() if array.type.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
-    return array.cast(storage).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False).view(np.uint64)
+        return _as_words(array.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64))
+    storage = pa.int32() if array.type.bit_width == 32 else pa.int64()
+    return _as_words(array.cast(storage).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False))
+
+
+def _as_words(values: NDArray[np.int64]) -> Words:
+    return values.view(np.uint64)
 
 
 def _offsets(array: pa.Array) -> NDArray[np.int64]:
     """Return the (R + 1,) offsets of a list, text or bytes column."""
-    offsets = np.frombuffer(array.buffers()[1], np.int64) if array.buffers()[1] is not None and array.buffers()[1].size else np.zeros(1, np.int64)
+    buffer = array.buffers()[1]
+    offsets = np.frombuffer(buffer, np.int64) if buffer is not None and buffer.size else np.zeros(1, np.int64)
     return offsets[array.offset : array.offset + len(array) + 1]
 
 
@@ -104,7 +109,7 @@ def _bytes_hashes(array: pa.Array) -> Words:
         hashes[short] = folded
     for row in np.flatnonzero(lengths > _SHORT).tolist():
         piece = data[start[row] : start[row] + lengths[row]]
-        hashes[row] = int.from_bytes(hashlib.blake2b(piece, digest_size=8).digest(), "little")
+        hashes[row] = int.from_bytes(hashlib.blake2b(piece.tobytes(), digest_size=8).digest(), "little")
     return hashes
 
 

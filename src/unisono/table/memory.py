@@ -121,7 +121,7 @@ def _from_pandas(frame: Any) -> pa.Table:
         try:
             arrays.append(_one(pa.Array.from_pandas(series)))
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            values = [None if v is None or v is _pandas_na() or v != v else v for v in map(_plain_cell, series.tolist())]  # noqa: PLR0124 - NaN
+            values = [None if v is None or v is _pandas_na() or v != v else v for v in map(_plain_cell, series.tolist())]
             arrays.append(column_array(values, column, NAME))
     return pa.Table.from_arrays(arrays, names=names)
 

@@ -141,6 +141,9 @@ def slices(batch: pa.RecordBatch, max_rows: int, max_bytes: int = _BATCH_BYTES) 
         batch: any batch.
         max_rows: the most rows in a piece.
         max_bytes: the bytes above which a piece is made smaller, down to one row.
+
+    Yields:
+        The pieces in order.
     """
     if batch.num_rows == 0:
         return

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import mmap
 import os
 import shutil
 import sys
@@ -13,6 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import pyarrow as pa
 
 from unisono.core.errors import ResourceError, TableError
 from unisono.table.arrow_format import open_arrow_pipe, open_parts
@@ -70,18 +73,19 @@ def open_table(data: Any, *, null_words: Sequence[str] = (), encoding: str = "ut
         raw, name, root = _open_pipe(sys.stdin.buffer, encoding), STDIN, Path()
     else:
         name = os.fspath(data)
-        raw, root = _open_path(Path(name), name, encoding)
+        raw, name, root = _open_path(Path(name), name, encoding)
     if raw.fingerprint is not None:
         told = json.dumps([raw.fingerprint, list(null_words), encoding, str(raw.schema)])
         raw.fingerprint = hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
     return TableSource(raw, name=name, root=media_root if media_root is not None else root, null_words=null_words)
 
 
-def _open_path(path: Path, name: str, encoding: str) -> tuple[Raw, Path]:
+def _open_path(path: Path, name: str, encoding: str) -> tuple[Raw, str, Path]:
     try:
         if path.is_dir():
-            return _open_folder(path, name, encoding), path
-        return _open_file(path, name, encoding), path.parent
+            raw, name = _open_folder(path, name, encoding)
+            return raw, name, path
+        return _open_file(path, name, encoding), name, path.parent
     except FileNotFoundError:
         raise TableError(f"{name}: there is no such file or folder; check the path (the current folder is {Path.cwd()})") from None
     except (PermissionError, IsADirectoryError) as error:
@@ -90,21 +94,22 @@ def _open_path(path: Path, name: str, encoding: str) -> tuple[Raw, Path]:
         raise TableError(f"{name}: cannot be read: {error.strerror or error}") from None
 
 
-def _open_folder(path: Path, name: str, encoding: str) -> Raw:
+def _open_folder(path: Path, name: str, encoding: str) -> tuple[Raw, str]:
+    """Return the reader, and the file that it reads if it is a single one."""
     metadata = find_metadata(path)
     if metadata is not None:
-        return _open_file(metadata, str(metadata), encoding)
+        return _open_file(metadata, str(metadata), encoding), str(metadata)
     found = find_tables(path)
     if found is None:
-        return open_classes(path, name)
+        return open_classes(path, name), name
     files, kind = found
     if kind not in {"parquet", "arrow"}:
-        return _open_file(files[0], str(files[0]), encoding)
+        return _open_file(files[0], str(files[0]), encoding), str(files[0])
     raw = open_parts(name, [(str(p), p, folder_values(p, path)) for p in files], kind)
     raw.fingerprint = _mark(files)
     if len(files) > 1:
         raw.notes.append(f"{len(files)} files are read one behind the other: {files[0].name} to {files[-1].name}")
-    return raw
+    return raw, name
 
 
 def _open_file(path: Path, name: str, encoding: str) -> Raw:
@@ -188,9 +193,11 @@ def _open_pipe(stdin: BinaryIO, encoding: str) -> Raw:
         if error.errno == errno.ENOSPC:
             raise ResourceError(f"no space left in {tempfile.gettempdir()} to keep standard input; set TMPDIR to a larger disk") from None
         raise
+    file.flush()
     if kind == "json":
         return open_json(STDIN, lambda: _rewound(file), encoding=encoding)
-    return open_parts(STDIN, [(STDIN, file, {})], kind)
+    whole = pa.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return open_parts(STDIN, [(STDIN, whole, {})], kind)
 
 
 def _rewound(file: Any) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from unisono.table.plain import plain_array
 
 __all__ = ["Split", "row_fingerprints", "split_rows"]
 
-Column = pa.Array | pa.ChunkedArray
+Column: TypeAlias = Any  # an Arrow array, chunked or not
 Int = NDArray[np.int64]
 TRAIN, VAL, TEST = 0, 1, 2
 PART_OF_WORD = {"train": TRAIN, "val": VAL, "valid": VAL, "validation": VAL, "dev": VAL, "test": TEST}
@@ -117,10 +117,10 @@ def _given(split: Column, name: str) -> Int:
         raise SchemaError(f"row {row}, column {name}: the split is null; write train, val or test in every row")
     texts = words.dictionary.to_pylist()
     part_of = [PART_OF_WORD.get(str(t).strip().lower(), -1) for t in texts]
-    part = np.array(part_of, np.int64)[words.indices.to_numpy()]
+    part: Int = np.array(part_of, np.int64)[words.indices.to_numpy()]
     if (part < 0).any():
         row = int(np.flatnonzero(part < 0)[0])
-        raise SchemaError(f"row {row}, column {name}: {values[row].as_py()!r} is no split; write train, val (valid, validation, dev) or test")
+        raise SchemaError(f"row {row}, column {name}: {values[row].as_py()!r} is no split; write train, val or test")
     counts = np.bincount(part, minlength=3)
     needed = 1 if counts[VAL] else 2
     if counts[TRAIN] < needed:
@@ -188,7 +188,7 @@ def _divide(
     stratum, salt = (np.zeros(count, np.int64), np.zeros(1, np.uint64)) if target is None else _strata(_whole(target), chosen, unit)
     part = _by_hash(stratum, salt, size, hashes, held, seed)
     words = {"group": f"of the group (column {called['group']})"}.get(units.by, f"of the {units.by}")
-    kept = ", groups and identical rows together" if units.by == "group" else ", identical rows together" if units.by != "row number" else ""
+    kept = {"group": ", groups and identical rows together", "row number": ""}.get(units.by, ", identical rows together")
     return part[unit], f"by a seeded hash {words}{kept}" + (f", stratified by {called['target']}" if target is not None else "")
 
 
@@ -259,7 +259,7 @@ def _filled(part: Int, stratum: Int, hashes: Words, held: tuple[float, float]) -
     for share, which, last in ((held[0], TEST, False), (held[1], VAL, True)):
         if share and not (part == which).any():
             train = np.flatnonzero(part == TRAIN)
-            if len(train) < 2:  # noqa: PLR2004 - one has to stay
+            if len(train) < 2:
                 train = np.flatnonzero(part == (VAL if which == TEST else TEST))
             common = train[stratum[train] == np.bincount(stratum[train]).argmax()]
             part[common[hashes[common].argmax() if last else hashes[common].argmin()]] = which
@@ -277,7 +277,7 @@ def _by_time(times: NDArray[Any], unit: Int, held: tuple[float, float]) -> Int:
     np.add.at(weight, at.reshape(-1), np.bincount(unit, minlength=count))
     upto = np.cumsum(weight)
     last = len(moments)
-    begins = []
+    begins: list[int] = []
     for share in held:
         kept = (1 - share) * upto[-1] if not begins else upto[begins[0] - 1] - share * upto[-1]
         if not share:
@@ -291,8 +291,6 @@ def _by_time(times: NDArray[Any], unit: Int, held: tuple[float, float]) -> Int:
     part_of = np.full(len(moments), TRAIN, np.int64)
     part_of[val_from:] = VAL
     part_of[test_from:] = TEST
-    if not held[0]:
-        part_of[val_from:] = VAL
     return part_of[at.reshape(-1)]
 
 
@@ -329,4 +327,5 @@ def _iso_times(array: pa.Array, name: str) -> NDArray[np.int64]:
         except ValueError:
             row = int(np.flatnonzero(encoded.indices.to_numpy() == i)[0])
             raise SchemaError(f"row {row}, column {name}: {text!r} is no ISO date or number (2024-12-31 or 2024-12-31 23:59)") from None
-    return found[encoded.indices.to_numpy()]
+    times: Int = found[encoded.indices.to_numpy()]
+    return times

@@ -157,7 +157,7 @@ def fit_value(value: Any, dtype: pa.DataType) -> Any:
     if t.is_large_binary(dtype) and not isinstance(value, bytes):
         return bytes(value)
     if t.is_timestamp(dtype) and isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        return datetime.datetime(value.year, value.month, value.day)  # noqa: DTZ001 - a date has no time zone
+        return datetime.datetime(value.year, value.month, value.day)
     return value
 
 
@@ -197,7 +197,7 @@ def column_array(values: Any, column: str, name: str) -> pa.Array:
         return values
     if isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "biufM":
         return pa.array(values)
-    if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "biuf":  # noqa: PLR2004 - a matrix
+    if isinstance(values, np.ndarray) and values.ndim == 2 and values.dtype.kind in "biuf":
         return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])
     if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
         raise TableError(f"{name}: column {column!r} is a {type(values).__name__}; give a list or an array with one value a row")

@@ -18,7 +18,6 @@ from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from unisono.core.errors import ResourceError, TableError, nearest
@@ -127,7 +126,8 @@ class TableWriter:
         if batch.schema.names != self.schema.names:
             raise TableError(f"{self._name}: a batch with the columns {batch.schema.names}, expected {self.schema.names}")
         if batch.schema.types != self.schema.types:
-            batch = pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(batch.columns, self.schema, strict=True)], schema=self.schema)
+            columns = [c.cast(f.type) for c, f in zip(batch.columns, self.schema, strict=True)]
+            batch = pa.RecordBatch.from_arrays(columns, schema=self.schema)
         with self._explained():
             self._sink.write_batch(batch)
             if self._streaming:
