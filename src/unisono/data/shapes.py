@@ -200,3 +200,34 @@ def shapes(
         rows, seed=seed, columns=columns, noise=noise, missing=missing, rate=rate, size=size, unique=unique
     )
     return pa.Table.from_batches(batches, schema=world.schema)
+
+
+def write_shapes(folder: str | Path, rows: int = 1000, *, table: Literal["table.csv", "table.parquet"] = "table.csv", **options: Any) -> Path:
+    """Write a shapes world as a folder: a table, and its pictures and sounds as files whose paths are relative to it.
+
+    In CSV, lists and structs are JSON, a missing cell is an unquoted empty field.
+
+    Args:
+        folder: where to; made if need be, and left alone unless empty.
+        rows: number of rows.
+        table: the table's file name, which says its format.
+        options: those of ``stream_shapes``.
+
+    Returns:
+        The table's path.
+
+    Raises:
+        ConfigError: the folder holds something already, or an option is wrong.
+    """
+    if table not in ("table.csv", "table.parquet"):
+        raise ConfigError(f"cannot write {table!r}{nearest(table, ['table.csv', 'table.parquet'])}")
+    batches = stream_shapes(rows, **options)
+    base = Path(folder)
+    base.mkdir(parents=True, exist_ok=True)
+    if any(base.iterdir()):
+        raise ConfigError(f"{base} is not empty: give a new folder")
+    from unisono.data.files import write_batches
+
+    names = _chosen(options.get("columns"))
+    suffixes = {name: _ALL[name].suffix for name in names if _ALL[name].suffix}
+    return write_batches(base / table, pa.schema([(n, _ALL[n].kind) for n in names]), batches, suffixes)
