@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "shapes": "shapes",
-    "stream_shapes": "shapes",
-    "write_shapes": "shapes",
-    "COLUMNS": "shapes",
-    "scene": "scene",
-    "Scene": "scene",
-    "Thing": "scene",
+    "shapes": "world",
+    "stream_shapes": "world",
+    "write_shapes": "world",
+    "COLUMNS": "world",
+    "scene": "scenes",
+    "Scene": "scenes",
+    "Thing": "scenes",
     "Noise": "truth",
     "shapes_truth": "truth",
     "best_score": "truth",
@@ -38,7 +38,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # the function `shapes` stands in front of the module of the same name
+    globals()[name] = value
     return value
 
 

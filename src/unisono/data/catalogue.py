@@ -10,7 +10,7 @@ import pyarrow as pa
 from unisono.core.errors import ConfigError, nearest
 from unisono.data.arrays import ett, mfeat, planetoid, ucr
 from unisono.data.images import digits, emoji, emoji_skin_tones, mnist
-from unisono.data.shapes import shapes
+from unisono.data.world import shapes
 from unisono.data.sounds import av_digits, fsdd
 
 _SETS: dict[str, Callable[..., pa.Table]] = {

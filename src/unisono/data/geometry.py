@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unisono.data.picture import INK, inside, shift
-from unisono.data.scene import CLOUD, COLOURS, SHAPES, SIZES, TRACK, Scene
+from unisono.data.scenes import CLOUD, COLOURS, SHAPES, SIZES, TRACK, Scene
 from unisono.data.stream import Stream
 
 _POINTS = 40
@@ -72,7 +72,11 @@ def graph(scene: Scene) -> dict[str, Any]:
     """
     nodes = []
     for thing in scene.things:
-        kinds = [float(thing.shape == s) for s in SHAPES] + [float(thing.colour == c) for c in COLOURS] + [float(thing.size == s) for s in SIZES]
+        kinds = (
+            [float(thing.shape == s) for s in SHAPES]
+            + [float(thing.colour == c) for c in COLOURS]
+            + [float(thing.size == s) for s in SIZES]
+        )
         nodes.append([*kinds, thing.x, thing.y])
     edges, values = [], []
     for i, a in enumerate(scene.things):

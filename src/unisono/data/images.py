@@ -42,9 +42,7 @@ def digits() -> pa.Table:
 def emoji(*, folder: str | Path | None = None) -> pa.Table:
     """Load 1,906 emoji: ``key`` (code points), ``image`` (PNG 72 x 72 RGBA), name, keywords, group, versions, skin tone flag, split."""
     table = read_table(folder, "emoji", "emoji.parquet").rename_columns({"codepoints": "key", "png": "image"})
-    return table.select(
-        ["key", "image", "name", "keywords", "group", "emoji_version", "unicode_version", "skin_tone_support", "split"]
-    )
+    return table.select(["key", "image", "name", "keywords", "group", "emoji_version", "unicode_version", "skin_tone_support", "split"])
 
 
 def emoji_skin_tones(*, folder: str | Path | None = None) -> pa.Table:

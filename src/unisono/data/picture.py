@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unisono.data.png import encode_png
-from unisono.data.scene import COLOURS, PIXELS, RADIUS, SHAPES, Scene, Thing
+from unisono.data.scenes import COLOURS, PIXELS, RADIUS, SHAPES, Scene, Thing
 from unisono.data.stream import Stream
 
 Floats = NDArray[np.float32]
@@ -60,11 +60,11 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
 def inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Say which points of [-1, 1]^2 (y downwards) a shape covers."""
     if shape == "circle":
-        return x * x + y * y <= 0.96
+        return np.asarray(x * x + y * y <= 0.96)
     if shape == "heart":
         u, v = 1.2 * x, 0.12 - 1.15 * y
         body = u * u + v * v - 1
-        return body * body * body - u * u * v * v * v <= 0
+        return np.asarray(body * body * body - u * u * v * v * v <= 0)
     hit = np.zeros(x.shape, dtype=bool)
     corners = _polygon(shape)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
@@ -98,7 +98,7 @@ def _stamp(shape: str, size: str, texture: str, side: int) -> tuple[Floats, Floa
 
     def shrink(fine: NDArray[np.bool_]) -> Floats:
         h = 2 * half + 1
-        return fine.reshape(h, _FINE, h, _FINE).sum((1, 3)).astype(np.float32) / np.float32(_FINE * _FINE)
+        return np.asarray(fine.reshape(h, _FINE, h, _FINE).sum((1, 3)) / (_FINE * _FINE), dtype=np.float32)
 
     return shrink(cover), shrink(rim), shrink(light)
 
@@ -207,6 +207,7 @@ def _palette() -> bytes:
         ink = np.array(INK[colour], dtype=np.float32)
         for tone in (ink, ink * np.float32(0.66), ink * np.float32(0.3) + np.float32(178)):
             rows += [ground + (tone - ground) * np.float32(level / _LEVELS) for level in range(1, _LEVELS + 1)]
+    rows.append(ground + np.float32(1))  # the tick of `frames`
     return (np.stack(rows) + np.float32(0.5)).astype(np.uint8).tobytes()
 
 
@@ -220,8 +221,12 @@ def _indexed(shape: str, size: str, texture: str, colour: str, side: int) -> NDA
 
 
 def frames(scene: Scene, side: int = 48) -> NDArray[np.uint8]:
-    """Draw the moving scene before a grey ground as palette indices (F, S, S)."""
+    """Draw the moving scene before a grey ground as palette indices (F, S, S).
+
+    A corner of the ground ticks by one unseen step of grey, since writers of GIF join frames that are alike.
+    """
     film = np.zeros((FRAMES, side, side), dtype=np.uint8)
+    film[1::2, 0, 0] = 1 + len(COLOURS) * 3 * _LEVELS
     for f in range(FRAMES):
         for thing in scene.things:
             stamp = _indexed(thing.shape, thing.size, thing.texture, thing.colour, side)

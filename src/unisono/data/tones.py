@@ -13,7 +13,7 @@ from math import pi, sin
 import numpy as np
 from numpy.typing import NDArray
 
-from unisono.data.scene import COLOURS, HUMS, TONES, Scene
+from unisono.data.scenes import COLOURS, HUMS, TONES, Scene
 from unisono.data.stream import Stream
 
 RATE = 8000
@@ -39,14 +39,15 @@ def _envelope(word: str) -> NDArray[np.int64]:
     """Loudness over a tone, in thousandths."""
     n = np.arange(TONE, dtype=np.int64)
     edge = np.minimum(np.minimum(n, TONE - 1 - n) * 1000 // 60, 1000)
+    shape: NDArray[np.int64] = np.full(TONE, 620, dtype=np.int64)
     if word == "pluck":
         left = (TONE - 1 - n) * 1000 // TONE
-        return edge * (left * left // 1000) // 1000
-    if word == "swell":
-        return edge * (n * 1000 // TONE) // 1000
-    if word == "tremolo":
-        return edge * (550 + 450 * _SINE[(n * 27) % 8000] // 32767) // 1000
-    return edge * 620 // 1000
+        shape = left * left // 1000
+    elif word == "swell":
+        shape = n * 1000 // TONE
+    elif word == "tremolo":
+        shape = 550 + 450 * _SINE[(n * 27) % 8000] // 32767
+    return np.asarray(edge * shape // 1000, dtype=np.int64)
 
 
 @lru_cache(maxsize=256)
@@ -83,5 +84,7 @@ def samples(scene: Scene, noise: float = 0.0) -> NDArray[np.int16]:
 def sound(scene: Scene, noise: float = 0.0) -> bytes:
     """Play the scene as a WAV file: 8 kHz, mono, 16 bits, 0.72 s."""
     body = samples(scene, noise).tobytes()
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(body), b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16, b"data", len(body))
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(body), b"WAVE", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16, b"data", len(body)
+    )
     return header + body

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from unisono.core.errors import ConfigError, nearest
-from unisono.data.scene import BACKDROPS, COLOURS, HUMS, LABELS, MOTIONS, SEASONS, SHAPES, TEXTURES, Scene
+from unisono.data.scenes import BACKDROPS, COLOURS, HUMS, LABELS, MOTIONS, SEASONS, SHAPES, TEXTURES, Scene
 from unisono.data.stream import Stream
 
 SOURCES = ("image", "sound", "caption", "table", "points", "series", "graph", "video", "depth", "mask", "instances", "boxes")
@@ -109,7 +109,7 @@ _SEEN = (("image",), ("sound",), ("caption",), ("graph",), ("video",), ("points"
 _TRIPLE = (("image", "sound", "caption"),)
 _HALVES = (False, True)
 TARGETS: dict[str, Target] = {
-    "shape": Target("category", "shape of the main (large) thing", SHAPES, _SEEN[:6], 1 / 6),
+    "shape": Target("category", "shape of the main (large) thing", SHAPES, (*_SEEN, ("mask",), ("depth",), ("instances",)), 1 / 6),
     "backdrop": Target("category", "what lies behind the things", BACKDROPS, (("image",),), 0.25),
     "texture": Target("category", "texture of the main thing", TEXTURES, (("image",), ("video",)), 0.25),
     "hum": Target("category", "pitch of the hum below the tones", HUMS, (("sound",),), 0.25),
@@ -119,8 +119,10 @@ TARGETS: dict[str, Target] = {
     "octant": Target("category", "the three bits side by side: dark or light, deep or high, warm or cold", OCTANTS, _TRIPLE, 1 / 8),
     "duet": Target("boolean", "exclusive or of two bits: backdrop dark, hum high", _HALVES, (("image", "sound"),), 0.5),
     "parity": Target("boolean", "exclusive or of three bits: backdrop dark, hum high, season cold", _HALVES, _TRIPLE, 0.5),
-    "count": Target("number", "number of things", (1, 2, 3, 4, 5), (*_SEEN, ("instances",)), None),
-    "price": Target("number", "a sum of one part from each of four sources, and noise", (), (("image", "sound", "caption", "table"),), None),
+    "count": Target("number", "number of things", (1, 2, 3, 4, 5), (*_SEEN, ("depth",), ("instances",)), None),
+    "price": Target(
+        "number", "a sum of one part from each of four sources, and noise", (), (("image", "sound", "caption", "table"),), None
+    ),
     "colours": Target("labels", "colours of the things", COLOURS, _SEEN, None),
 }
 _VALUES: dict[str, Callable[[Scene], Any]] = {

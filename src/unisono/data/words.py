@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from unisono.data.picture import box
-from unisono.data.scene import COLOURS, QUESTIONS, REFERENCES, SHAPES, WORDS, Scene, Thing
+from unisono.data.scenes import COLOURS, QUESTIONS, REFERENCES, SHAPES, WORDS, Scene, Thing
 from unisono.data.stream import Stream
 
 COLOUR_WORDS = {

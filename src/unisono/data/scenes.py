@@ -135,7 +135,9 @@ def unique_capacity() -> int:
 
 def _unique_pairs(seed: int, row: int, stream: Stream) -> list[tuple[str, str]]:
     if row >= unique_capacity():
-        raise ConfigError(f"the shapes world has {unique_capacity()} unique scenes: row {row} is beyond them; ask for fewer rows or unique=False")
+        raise ConfigError(
+            f"the shapes world has {unique_capacity()} unique scenes: row {row} is beyond them; ask for fewer rows or unique=False"
+        )
     count = _UNIQUE_COUNTS[row % len(_UNIQUE_COUNTS)]
     index = row // len(_UNIQUE_COUNTS)
     rank = permute(index, comb(len(PAIRS), count), seed)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from unisono.core.errors import ConfigError, nearest
 from unisono.data import geometry, picture, tones, words
-from unisono.data.scene import MISSING, SPLIT, Scene, scene
+from unisono.data.scenes import MISSING, SPLIT, Scene, scene
 from unisono.data.stream import Stream
 from unisono.data.truth import TARGETS, Noise, as_noise, target_value
 
@@ -54,7 +54,9 @@ _INPUTS: dict[str, _Column] = {
     "depth": _Column(pa.binary(), lambda s, o: picture.depth(s, o.side), ".png"),
     "mask": _Column(pa.binary(), lambda s, o: picture.mask(s, o.side), ".png"),
     "instances": _Column(pa.binary(), lambda s, o: picture.instances(s, o.side), ".png"),
-    "boxes": _Column(pa.list_(pa.struct([*_FRAME, ("shape", pa.string()), ("colour", pa.string())])), lambda s, o: picture.boxes(s, o.side)),
+    "boxes": _Column(
+        pa.list_(pa.struct([*_FRAME, ("shape", pa.string()), ("colour", pa.string())])), lambda s, o: picture.boxes(s, o.side)
+    ),
     "points": _Column(pa.binary(), lambda s, o: geometry.points(s), ".npy"),
     "video": _Column(pa.binary(), lambda s, o: picture.video(s, o.side), ".gif"),
     "series": _Column(pa.struct([("values", _NUMBERS), ("rate", pa.float64())]), lambda s, o: geometry.series(s)),
@@ -196,13 +198,13 @@ def shapes(
         ConfigError: an unknown column or mechanism, a number out of bounds, or more rows than unique scenes.
     """
     world = _world(seed, columns, noise, missing, rate, size, unique)
-    batches = stream_shapes(
-        rows, seed=seed, columns=columns, noise=noise, missing=missing, rate=rate, size=size, unique=unique
-    )
+    batches = stream_shapes(rows, seed=seed, columns=columns, noise=noise, missing=missing, rate=rate, size=size, unique=unique)
     return pa.Table.from_batches(batches, schema=world.schema)
 
 
-def write_shapes(folder: str | Path, rows: int = 1000, *, table: Literal["table.csv", "table.parquet"] = "table.csv", **options: Any) -> Path:
+def write_shapes(
+    folder: str | Path, rows: int = 1000, *, table: Literal["table.csv", "table.parquet"] = "table.csv", **options: Any
+) -> Path:
     """Write a shapes world as a folder: a table, and its pictures and sounds as files whose paths are relative to it.
 
     In CSV, lists and structs are JSON, a missing cell is an unquoted empty field.
