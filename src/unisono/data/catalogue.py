@@ -10,8 +10,8 @@ import pyarrow as pa
 from unisono.core.errors import ConfigError, nearest
 from unisono.data.arrays import ett, mfeat, planetoid, ucr
 from unisono.data.images import digits, emoji, emoji_skin_tones, mnist
-from unisono.data.world import shapes
 from unisono.data.sounds import av_digits, fsdd
+from unisono.data.world import shapes
 
 _SETS: dict[str, Callable[..., pa.Table]] = {
     loader.__name__: loader for loader in (shapes, digits, emoji, emoji_skin_tones, mnist, fsdd, av_digits, mfeat, ucr, ett, planetoid)

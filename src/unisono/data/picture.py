@@ -60,11 +60,11 @@ def _polygon(shape: str) -> list[tuple[float, float]]:
 def inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Say which points of [-1, 1]^2 (y downwards) a shape covers."""
     if shape == "circle":
-        return np.asarray(x * x + y * y <= 0.96)
+        return np.less_equal(x * x + y * y, 0.96)
     if shape == "heart":
         u, v = 1.2 * x, 0.12 - 1.15 * y
         body = u * u + v * v - 1
-        return np.asarray(body * body * body - u * u * v * v * v <= 0)
+        return np.less_equal(body * body * body, u * u * v * v * v)
     hit = np.zeros(x.shape, dtype=bool)
     corners = _polygon(shape)
     for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
@@ -76,9 +76,9 @@ def inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArra
 def _light(texture: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Say where a texture is light."""
     if texture == "striped":
-        return np.floor((x + y) * 1.8) % 2 == 0
+        return np.equal(np.floor((x + y) * 1.8) % 2, 0)
     if texture == "checked":
-        return (np.floor(x * 2.2) + np.floor(y * 2.2)) % 2 == 0
+        return np.equal((np.floor(x * 2.2) + np.floor(y * 2.2)) % 2, 0)
     if texture == "dotted":
         u, v = (x * 1.6 + 0.5) % 1.0 - 0.5, (y * 1.6 + 0.5) % 1.0 - 0.5
         return u * u + v * v < 0.075

@@ -1,7 +1,8 @@
 """What a scene sounds like: one tone per thing over a hum.
 
 Pitch tells the colour, timbre the shape, loudness the size, onset the place (columns from left to right, in a column from top to
-bottom, 60 ms a place); the hum's pitch is told by nothing else. Tones come from integer tables, so the samples are the same on every machine.
+bottom, 60 ms a place); the hum's pitch is told by nothing else. Tones come from integer tables, so the samples are the same on
+every machine.
 """
 
 from __future__ import annotations

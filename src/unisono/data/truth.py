@@ -64,7 +64,7 @@ def bits(scene: Scene) -> tuple[bool, bool, bool]:
 
 
 def grade(scene: Scene) -> str:
-    """Grade from the table: weight times a factor of the material, doubled where fragile and made since 2012, halved where fragile before."""
+    """Grade from the table: weight times a factor of the material, where fragile doubled if made since 2012 and halved if before."""
     score = scene.weight * _FACTOR[scene.material]
     if scene.fragile:
         score *= 2.0 if scene.made >= YEAR_2012 else 0.5

@@ -175,8 +175,8 @@ def shapes(
 ) -> pa.Table:
     """Make a shapes world: a table whose columns show, sound, tell and measure the same procedural scenes.
 
-    Row ``i`` depends on ``seed`` and ``i`` only, so a longer table begins with the rows of a shorter one, and a column is the same whichever
-    others are asked for. ``shapes_truth`` says what is planted.
+    Row ``i`` depends on ``seed`` and ``i`` only, so a longer table begins with the rows of a shorter one, and a column is the same
+    whichever others are asked for. ``shapes_truth`` says what is planted.
 
     Args:
         rows: number of rows.
