@@ -1,3 +1,39 @@
-"""Unisono: one model for tables of any modality."""
+"""Unisono: one model for tables of any modality.
+
+``import unisono`` is instant: names are looked up when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "Model": "unisono.model",
+    "fit": "unisono.api",
+    "load": "unisono.api",
+    "inspect": "unisono.api",
+    "Inspection": "unisono.model.inspect",
+    "Recipe": "unisono.recipe",
+    "load_recipe": "unisono.recipe",
+    "recipe_names": "unisono.recipe",
+    "open_table": "unisono.table.read",
+    "UnisonoError": "unisono.core.errors",
+    "UserError": "unisono.core.errors",
+    "data": "unisono.data",
+}
+
+__all__ = [*_PLACES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'unisono' has no attribute {name!r}")
+    module = importlib.import_module(_PLACES[name])
+    return module if name == "data" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

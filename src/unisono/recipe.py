@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.resources
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from unisono.core.errors import ConfigError, nearest
+from unisono.core.registry import Probability, decode
 from unisono.core.words import as_word
 
 #: The keys a recipe of a model may have.
@@ -160,13 +161,24 @@ def _dotted(change: str) -> dict[str, Any]:
     return dict(nested)
 
 
-@dataclass(frozen=True)
 class Supervised:
     """The objective that predicts target columns from all others.
 
-    Attributes:
+    Args:
         drop_sources: probability that a training row shows only a random part of its sources.
     """
 
-    drop_sources: float = 0.3
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    def __init__(self, *, drop_sources: Probability = 0.3) -> None:
+        self.drop_sources = drop_sources
+
+
+def build_objective(recipe: Recipe) -> Supervised:
+    """The recipe's objective.
+
+    Raises:
+        ConfigError: the objective is unknown or a setting does not fit.
+    """
+    word = as_word(recipe.settings.get("objective", "supervised"), f"recipe {recipe.name}: objective")
+    if word.name != "supervised":
+        raise ConfigError(f"recipe {recipe.name}: objective: {word.name!r} is unknown{nearest(word.name, ['supervised'])}")
+    return Supervised(**decode(Supervised, word, where=f"recipe {recipe.name}: objective"))

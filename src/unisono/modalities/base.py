@@ -207,7 +207,7 @@ class Packed:
 def _three(given: NDArray[Any] | None, t: int, absent: float, dtype: Any) -> Tensor:
     full = np.full((t, 3), absent, dtype)
     if given is not None:
-        given = given.reshape(t, -1)
+        given = given.reshape(t, given.shape[1] if given.ndim > 1 else 1)
         full[:, : given.shape[1]] = given
     return torch.from_numpy(full)
 

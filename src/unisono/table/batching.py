@@ -31,6 +31,7 @@ class Batch:
         order: (T,) from the groups one behind the other to the physical order of the tokens.
         plan: the trunk's plan; its ``meta`` is in physical order.
         targets: target name -> ((B,) or (B, L) encoded values, (B,) bool present).
+        epoch: the epoch whose random numbers shaped it; -1 in evaluation.
     """
 
     rows: NDArray[np.int64]
@@ -38,6 +39,7 @@ class Batch:
     order: Tensor
     plan: Plan
     targets: dict[str, tuple[Tensor, Tensor]]
+    epoch: int = -1
 
     @property
     def num_tokens(self) -> int:
@@ -52,7 +54,7 @@ class Batch:
             name: replace(p, inputs={k: v.to(device, non_blocking=True) for k, v in p.inputs.items()}) for name, p in self.packed.items()
         }
         targets = {name: (v.to(device), p.to(device)) for name, (v, p) in self.targets.items()}
-        return Batch(self.rows, packed, self.order.to(device), self.plan.to(device), targets)
+        return Batch(self.rows, packed, self.order.to(device), self.plan.to(device), targets, self.epoch)
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class Assembler:
         packed = {g.name: g.tokeniser.pack(g.columns, {c.name: cells[c.name] for c in g.columns}, draw) for g in self.groups}
         meta = concatenate([self._meta(p, len(rows)) for p in packed.values()])
         order = _physical_order(meta)
-        return Batch(rows, packed, order, self.plan(meta.select(order)), dict(targets))
+        return Batch(rows, packed, order, self.plan(meta.select(order)), dict(targets), -1 if draw is None else draw.epoch)
 
     def _hide(
         self, rows: NDArray[np.int64], cells: Mapping[str, Cells], draw: Draw | None, only: Sequence[str] | None

@@ -1,0 +1,67 @@
+"""The public functions: thin doors to the packages that do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unisono.model.estimator import Model
+from unisono.model.inspect import Inspection, inspect_table
+
+
+def fit(
+    data: Any,
+    target: str | Sequence[str] | Mapping[str, str | None],
+    *,
+    out: str | Path | None = None,
+    recipe: str = "early-fusion",
+    settings: Sequence[str] = (),
+    columns: Mapping[str, str] | None = None,
+    budget: str | float | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Model:
+    """Fit a model to a table.
+
+    Args:
+        data: a path (CSV, TSV, JSON Lines, Parquet, Arrow, a folder of class folders), an Arrow table, a data frame, a data set.
+        target: target column, ``COLUMN=TASK``, several of them, or a mapping column -> task.
+        out: the model folder to write; None keeps the model in memory.
+        recipe: a recipe's name or path.
+        settings: ``key=value`` changes to the recipe.
+        columns: column -> modality.
+        budget: limit on the time of the whole fit, such as ``"5m"``.
+        seed: of every random choice.
+        progress: show a bar.
+        **options: ``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ``null_words``, ``encoding``, ``media_root``, ``resume``,
+            ``force``, ``examples``, ``encoders``.
+
+    Returns:
+        The fitted model.
+
+    Raises:
+        UserError: of many kinds; each message says what is wrong and what to do.
+    """
+    model = Model(target=target, recipe=recipe, settings=settings, columns=columns, budget=budget, seed=seed, options=options)
+    return model.fit(data, out=out, progress=progress)
+
+
+def load(folder: str | Path) -> Model:
+    """Read a model folder.
+
+    Raises:
+        ModelFolderError: it is absent, damaged, or made by a newer version.
+    """
+    return Model.load(folder)
+
+
+def inspect(data: Any, **options: Any) -> Inspection:
+    """Find out what each column of a table is, what is missing, and what looks suspicious.
+
+    Args:
+        data: whatever ``fit`` reads.
+        **options: ``target``, ``columns``, ``null_words``, ``encoding``, ``media_root``.
+    """
+    return inspect_table(data, **options)

@@ -1,0 +1,242 @@
+"""The main job: from a table to a trained, calibrated, measured and saved model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unisono.core.errors import ResourceError, UserError
+from unisono.core.schema import Schema
+from unisono.model.evaluate import Evaluator
+from unisono.model.folder import CHECKPOINT, REPORT, SCHEMA, read_model, write_model, write_schema, write_text
+from unisono.model.learner import Supervised, TrainingRows
+from unisono.model.options import FitOptions
+from unisono.model.prepare import Prepared, check_names, prepare
+from unisono.network import Network
+from unisono.recipe import Recipe, build_objective, load_recipe
+from unisono.table.batching import Assembler, SourceDropout
+from unisono.table.cache import TableCache
+from unisono.table.read import open_table
+from unisono.train.budget import Budget
+from unisono.train.devices import choose_device, choose_precision
+from unisono.train.loop import train
+from unisono.train.progress import History
+from unisono.train.settings import TrainSettings
+
+logger = logging.getLogger("unisono")
+
+
+@dataclass
+class Fitted:
+    """What a fit leaves.
+
+    Attributes:
+        network: trained, on the CPU, in evaluation mode.
+        recipe: the resolved recipe, with the plan that was trained by.
+        schema: with calibrated targets.
+        metrics: what ``metrics.json`` holds.
+        notes: what a person should know.
+    """
+
+    network: Network
+    recipe: Recipe
+    schema: Schema
+    metrics: dict[str, Any]
+    notes: list[str]
+
+
+@contextmanager
+def working_folder(out: Path | None) -> Iterator[Path]:
+    """The folder of a fit: the model's own, or a temporary one for a model in memory."""
+    if out is not None:
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="unisono-") as folder:
+        yield Path(folder)
+
+
+def claim_folder(options: FitOptions) -> None:
+    """Make sure the model folder can be used.
+
+    Raises:
+        UserError: it is not empty and neither force nor resume was asked for, or it cannot be written.
+    """
+    out = options.out
+    if out is None:
+        return
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: this is a file, not a folder")
+    if out.is_dir() and any(out.iterdir()) and not options.resume:
+        if not options.force:
+            raise UserError(f"--out {out}: the folder is not empty; go on with --resume, or replace what is there with --force")
+        if not (out / SCHEMA).is_file() and not (out / CHECKPOINT).is_dir() and not (out / "cache").is_dir():
+            raise UserError(f"--out {out}: --force replaces a model folder only, and this is none; empty it yourself, or choose another")
+        for entry in out.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise UserError(f"--out {out}: the folder cannot be written: {error.strerror}") from None
+
+
+def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None) -> Fitted:
+    """Fit a model to a table.
+
+    Args:
+        data: whatever ``open_table`` reads.
+        options: what was asked for.
+        started_at: when the command began, on ``time.monotonic``; now if not given.
+
+    Raises:
+        UserError: of many kinds; each message says what to mend.
+        TrainingError: training cannot go on.
+    """
+    started = time.monotonic() if started_at is None else started_at
+    recipe = load_recipe(options.recipe, options.settings)
+    settings = TrainSettings.read(recipe.settings.get("train"), f"recipe {recipe.name}: train")
+    claim_folder(options)
+    with working_folder(options.out) as folder:
+        source = open_table(data, null_words=options.null_words, encoding=options.encoding, media_root=options.media_root)
+        check_names(options, source.schema.names, source.name)
+        cache = TableCache.write(source, folder / "cache")
+        try:
+            prepared = prepare(cache, recipe, options, source.hints)
+            prepared.notes[:0] = source.notes
+            return _fit_prepared(prepared, recipe, settings, options, folder, started)
+        finally:
+            if options.out is None or (options.out / SCHEMA).is_file():
+                cache.remove()
+
+
+def _fit_prepared(
+    prepared: Prepared, recipe: Recipe, settings: TrainSettings, options: FitOptions, folder: Path, started: float
+) -> Fitted:
+    torch.manual_seed(options.seed)
+    schema, split = prepared.schema, prepared.split
+    for note in prepared.notes:
+        logger.info("%s", note)
+    if prepared.bad and options.out is not None:
+        write_bad_cells(folder / "bad_cells.csv", prepared)
+    network = Network(recipe=recipe, schema=schema)
+    assembler = Assembler(schema, network.groups, network.trunk.plan, SourceDropout(build_objective(recipe).drop_sources))
+    rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
+    device = choose_device()
+    bf16 = choose_precision(settings.precision, device) == "bf16"
+    learner = Supervised(network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16)
+    network.to(device)
+    measured = Evaluator(network, schema, assembler, prepared.store, prepared.targets, device, bf16)
+    headline = split.test if len(split.test) else split.val
+    budget = None
+    if options.budget is not None:
+        budget = Budget(options.budget, started, _reserve_seconds(measured, headline))
+    if options.out is not None:
+        write_text(folder / "recipe.yaml", recipe.to_yaml())
+        write_schema(folder, schema)
+    history = train(
+        learner, rows, settings,
+        folder=folder if options.out is not None else None, seed=options.seed, resume=options.resume, budget=budget,
+        progress=options.progress,
+    )  # fmt: skip
+    recipe = recipe.with_settings({"train": history.plan.as_settings()}) if options.budget is not None else recipe
+    schema = calibrate(measured, schema, split.val)
+    measured = replace(measured, schema=schema)
+    metrics = measure(measured, prepared, history)
+    network.to("cpu").eval()
+    fitted = Fitted(network, recipe, schema, metrics, prepared.notes)
+    if options.out is not None:
+        write_model(folder, network, recipe, schema, metrics)
+        shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
+    return fitted
+
+
+def _reserve_seconds(measured: Evaluator, rows: NDArray[np.int64]) -> float:
+    """How long the evaluation and the report will take: a part of it is run and scaled up."""
+    from unisono.tasks.missing import subsets
+
+    part = rows[:64]
+    begin = time.monotonic()
+    measured.scored(part)
+    once = (time.monotonic() - begin) * max(len(rows) / max(len(part), 1), 1.0)
+    return 3.0 + 1.3 * once * (3 + len(subsets(measured.schema.sources)))
+
+
+def calibrate(measured: Evaluator, schema: Schema, rows: NDArray[np.int64]) -> Schema:
+    """Fit every task's calibration on validation rows."""
+    if len(rows) == 0:
+        return schema
+    scored = measured.scored(rows)
+    targets = []
+    for target in schema.targets:
+        values, present = measured.targets[target.name]
+        task = measured.network.tasks[target.name]
+        fitted = task.calibrate(scored.scores[target.name], values[rows], present[rows], target.statistics)
+        targets.append(replace(target, statistics={**target.statistics, **fitted}))
+    return replace(schema, targets=tuple(targets))
+
+
+def measure(measured: Evaluator, prepared: Prepared, history: History) -> dict[str, Any]:
+    """What ``metrics.json`` holds: every figure says which rows it is from; ``headline`` names the rows that count."""
+    parts: dict[str, Any] = {}
+    split = prepared.split
+    for name, rows in (("val", split.val), ("test", split.test)):
+        if len(rows):
+            scored = measured.scored(rows)
+            intervals = measured.intervals(scored, rows)
+            parts[name] = {
+                "rows": len(rows),
+                "targets": measured.metrics(scored, rows),
+                "ci95": {t: {k: list(v) for k, v in m.items()} for t, m in intervals.items()},
+            }
+    headline = "test" if "test" in parts else "val" if "val" in parts else None
+    rows = {"test": split.test, "val": split.val}.get(headline or "", split.train[:0])
+    return {
+        "headline": headline,
+        "split": split.how,
+        "rows": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+        **parts,
+        "missing": measured.missing(rows) if len(rows) else [],
+        "training": {
+            "steps": history.steps, "seconds": round(history.seconds, 3), "stopped": history.stopped, "best_step": history.best_step,
+            "parameters": sum(p.numel() for p in measured.network.parameters()),
+        },
+        "bad_cells": len(prepared.bad),
+    }  # fmt: skip
+
+
+def row_namer(prepared: Prepared) -> Any:
+    """Row index -> a name that a person recognises."""
+    key, cache = prepared.schema.key, prepared.cache
+
+    def name(row: int) -> str:
+        if key is None:
+            return f"row {row}"
+        value = cache.take(np.array([row], np.int64), [key]).column(key)[0].as_py()
+        return f"row {row} ({key} {value})"
+
+    return name
+
+
+def write_bad_cells(path: Path, prepared: Prepared) -> None:
+    """Write ``bad_cells.csv``: file, row, column, reason."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["file", "row", "column", "reason"])
+    writer.writerows([prepared.cache.name, b.row, b.column, b.reason] for b in prepared.bad)
+    write_text(path, text.getvalue())

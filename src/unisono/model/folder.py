@@ -1,0 +1,201 @@
+"""The model folder: weights, recipe, schema, metrics and report, each file's hash recorded; no pickle anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+import yaml
+
+from unisono.core.errors import ConfigError, ModelFolderError, ResourceError
+from unisono.core.schema import MODALITIES, Column, Schema, Target
+from unisono.network import Network
+from unisono.recipe import KEYS, Recipe
+
+#: Grows when older programs could misread a folder.
+FORMAT = 1
+WEIGHTS, RECIPE, SCHEMA, METRICS, REPORT, CHECKPOINT = (
+    "model.safetensors", "recipe.yaml", "schema.json", "metrics.json", "report.html", "checkpoint",
+)  # fmt: skip
+_MAX_JSON = 256 << 20
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is either the old or the new one, never half.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def schema_to_json(schema: Schema) -> dict[str, Any]:
+    """The schema as plain values."""
+    return {
+        "columns": [c.to_json() for c in schema.columns],
+        "targets": [t.to_json() for t in schema.targets],
+        "sources": list(schema.sources),
+        "key": schema.key,
+        "left_out": dict(schema.left_out),
+    }
+
+
+def write_model(folder: Path, network: Network, recipe: Recipe, schema: Schema, metrics: Mapping[str, Any] | None) -> None:
+    """Write weights, recipe, metrics and, last, the schema with the other files' hashes.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    temporary = folder / f".{WEIGHTS}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(state, temporary)
+        temporary.replace(folder / WEIGHTS)
+    except (OSError, safetensors.SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise ResourceError(f"{folder / WEIGHTS} cannot be written: {error}") from None
+    write_text(folder / RECIPE, recipe.to_yaml())
+    if metrics is not None:
+        write_text(folder / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
+    write_schema(folder, schema)
+
+
+def write_schema(folder: Path, schema: Schema) -> None:
+    """Write ``schema.json`` with the SHA-256 of the weights and the recipe."""
+    hashes = {name: sha256(folder / name) for name in (WEIGHTS, RECIPE) if (folder / name).is_file()}
+    content = {"format": FORMAT, **schema_to_json(schema), "files": hashes}
+    write_text(folder / SCHEMA, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_model(folder: Path) -> tuple[Network, Recipe, Schema, dict[str, Any] | None]:
+    """Read a model folder, or the checkpoint of an unfinished one.
+
+    Raises:
+        ModelFolderError: something is absent, damaged or newer than this program; the message names it.
+    """
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder}: there is no such model folder")
+    content = _read_json(folder / SCHEMA, folder)
+    version = content.get("format")
+    if not isinstance(version, int) or version < 1:
+        raise ModelFolderError(f"{folder / SCHEMA}: 'format' is {version!r}; this is no model folder")
+    if version > FORMAT:
+        raise ModelFolderError(f"{folder}: made by a newer version (format {version}, this program reads up to {FORMAT}): upgrade unisono")
+    schema = _schema(content, folder)
+    recipe = _recipe(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file() and (folder / CHECKPOINT / WEIGHTS).is_file():
+        weights = folder / CHECKPOINT / WEIGHTS
+    else:
+        _check_hashes(folder, content.get("files"))
+    network = _network(recipe, schema, weights, folder)
+    metrics = _read_json(folder / METRICS, folder) if (folder / METRICS).is_file() else None
+    return network, recipe, schema, metrics
+
+
+def _check_hashes(folder: Path, hashes: Any) -> None:
+    if not isinstance(hashes, dict):
+        raise ModelFolderError(f"{folder / SCHEMA}: 'files' is missing; the folder is damaged")
+    for name in (WEIGHTS, RECIPE):
+        if not (folder / name).is_file():
+            raise ModelFolderError(f"{folder}: {name} is missing")
+        if hashes.get(name) != sha256(folder / name):
+            raise ModelFolderError(f"{folder / name}: its content is not what {SCHEMA} records; the file is damaged or was changed")
+
+
+def _read_json(path: Path, folder: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ModelFolderError(f"{folder}: {path.name} is missing; this is no model folder")
+    if path.stat().st_size > _MAX_JSON:
+        raise ModelFolderError(f"{path}: larger than {_MAX_JSON:,} bytes")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFolderError(f"{path}: not valid JSON ({error}); the file is damaged") from None
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: expected a JSON object")
+    return content
+
+
+def _recipe(folder: Path) -> Recipe:
+    path = folder / RECIPE
+    if not path.is_file():
+        raise ModelFolderError(f"{folder}: {RECIPE} is missing")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ModelFolderError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(content, dict) or not set(content) <= set(KEYS):
+        raise ModelFolderError(f"{path}: not a resolved recipe; the file is damaged")
+    return Recipe(str(path), content)
+
+
+def _schema(content: Mapping[str, Any], folder: Path) -> Schema:
+    try:
+        columns = tuple(Column(**_known(c, Column)) for c in content["columns"])
+        targets = tuple(Target(**_known(t, Target)) for t in content["targets"])
+        schema = Schema(columns, targets, content.get("key"), content.get("left_out") or {})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFolderError(f"{folder / SCHEMA}: malformed ({error})") from None
+    for place, column in enumerate(columns):
+        if column.index != place or column.modality not in MODALITIES:
+            raise ModelFolderError(f"{folder / SCHEMA}: column {column.name!r} is malformed")
+    return schema
+
+
+def _known(given: Any, kind: type) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise TypeError(f"expected an object, got {given!r}")
+    names = {f.name for f in fields(kind)}
+    unknown = set(given) - names
+    if unknown:
+        raise ValueError(f"unknown key {sorted(unknown)[0]!r}")
+    return given
+
+
+def _network(recipe: Recipe, schema: Schema, weights: Path, folder: Path) -> Network:
+    try:
+        network = Network(recipe=recipe, schema=schema)
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise ModelFolderError(f"{folder}: recipe and schema do not make a model: {error}") from None
+    try:
+        state = safetensors.torch.load_file(weights)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelFolderError(f"{weights}: damaged ({error})") from None
+    expected = {name: tuple(t.shape) for name, t in network.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in state.items()}
+    if expected != found:
+        differing = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        raise ModelFolderError(f"{weights}: does not fit the recipe and schema, first at {differing[0]!r}")
+    network.load_state_dict(state)
+    if not all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point()):
+        raise ModelFolderError(f"{weights}: holds numbers that are not finite")
+    return network.eval()

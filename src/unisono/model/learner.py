@@ -1,0 +1,172 @@
+"""The supervised learner: a network with its loss and validation, and the training rows in batches.
+
+Letters: B rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from unisono.core.draw import Draw
+from unisono.core.schema import Schema
+from unisono.model.scoring import batches_of, score
+from unisono.network import Network
+from unisono.table.batching import Assembler, Batch
+from unisono.table.store import Store
+from unisono.train.protocols import Losses, Validation
+
+#: Assembled validation batches are kept up to this many bytes.
+_KEEP_BYTES = 256 * 1024 * 1024
+
+Encoded = Mapping[str, tuple[NDArray[Any], NDArray[np.bool_]]]
+
+
+class TrainingRows:
+    """The training rows in batches, their order a function of (seed, epoch).
+
+    Args:
+        store: decoded cells.
+        assembler: packs a batch.
+        rows: the training rows.
+        targets: target -> (encoded values, present) of every row.
+        seed: of order, augmentation and source dropout.
+    """
+
+    def __init__(self, store: Store, assembler: Assembler, rows: NDArray[np.int64], targets: Encoded, seed: int) -> None:
+        self.store, self.assembler, self.rows, self.targets, self.seed = store, assembler, rows, targets, seed
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows an epoch has."""
+        return len(self.rows)
+
+    def batches_per_epoch(self, batch_rows: int) -> int:
+        """How many batches an epoch has; a last one too small to learn from joins the one before."""
+        return max(1, round(len(self.rows) / batch_rows))
+
+    def epoch(self, epoch: int, *, skip: int, rank: int, world: int, batch_rows: int) -> Iterator[Batch]:
+        """The epoch's batches after the first ``skip``, each cut to the slice of process ``rank`` of ``world``."""
+        order = np.random.Generator(np.random.Philox([self.seed, epoch])).permutation(self.rows)
+        for rows in np.array_split(order, self.batches_per_epoch(batch_rows))[skip:]:
+            yield self.batch(np.array_split(rows, world)[rank], epoch)
+
+    def batch(self, rows: NDArray[np.int64], epoch: int) -> Batch:
+        """One training batch."""
+        targets = {name: (_tensor(values[rows]), torch.from_numpy(present[rows])) for name, (values, present) in self.targets.items()}
+        return self.assembler.assemble(rows, self.store.cells(rows), targets, Draw(self.seed, epoch, rows))
+
+
+def _tensor(values: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+@dataclass
+class Supervised:
+    """Predicts target columns: the loss of every target, measured in units of its best constant answer, averaged over targets.
+
+    Attributes:
+        network: what is trained.
+        schema: with fitted targets.
+        training: the training rows.
+        validation: rows for early stopping; may be empty.
+        targets: target -> (encoded values, present) of every row.
+        names: row -> a name that a person recognises.
+    """
+
+    network: Network
+    schema: Schema
+    training: TrainingRows
+    validation: NDArray[np.int64]
+    targets: Encoded
+    names: Any
+    device: torch.device
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        self._kept: list[Batch] | None = None
+        self._units = {t.name: max(self.network.tasks[t.name].constant_loss(t.statistics), 1e-6) for t in self.schema.targets}
+
+    @property
+    def module(self) -> nn.Module:
+        """The network."""
+        return self.network
+
+    def loss(self, batch: Batch) -> Losses:
+        """Sum over rows of the mean over targets, and the number of rows that have any target."""
+        scores = self.network(batch).scores
+        total: Tensor = torch.zeros(())
+        parts: dict[str, tuple[float, float]] = {}
+        for target in self.schema.targets:
+            values, present = batch.targets[target.name]
+            losses = self.network.tasks[target.name].loss(scores[target.name], values, present, target.statistics)
+            total = total.to(losses.device) + losses.sum() / self._units[target.name] / len(self.schema.targets)
+            parts[target.name] = (float(losses.detach().sum()), float(present.sum()))
+        any_target = torch.stack([present for _, present in batch.targets.values()]).any(0)
+        return Losses(total, any_target.sum().to(torch.float32), parts)
+
+    def validate(self) -> Validation | None:
+        """Losses and metrics on the validation rows; the loss is minimised."""
+        if len(self.validation) == 0:
+            return None
+        scored = score(self.network, self._batches(), device=self.device, bf16=self.bf16)
+        metrics: dict[str, float] = {}
+        losses: list[float] = []
+        headline: tuple[str, float] | None = None
+        for target in self.schema.targets:
+            task = self.network.tasks[target.name]
+            values, present = (part[self.validation] for part in self.targets[target.name])
+            per_row = task.loss(torch.from_numpy(scored.scores[target.name]), _tensor(values), torch.from_numpy(present), target.statistics)
+            losses.append(float(per_row.sum()) / max(float(present.sum()), 1.0) / self._units[target.name])
+            for key, value in task.metrics(scored.scores[target.name], values, present, target.statistics).items():
+                metrics[f"{target.name}.{key}"] = value
+            name = task.objective_metric[0]
+            headline = headline or (name, metrics.get(f"{target.name}.{name}", float("nan")))
+        return Validation(metrics, float(np.mean(losses)), headline)
+
+    def _batches(self) -> list[Batch] | Iterator[Batch]:
+        """Validation batches, assembled once when they fit in memory."""
+        if self._kept is not None:
+            return self._kept
+        made = batches_of(self.training.assembler, self.training.store, self.validation)
+        if not self.training.store.resident:
+            return iter(made)
+        kept, used = [], 0
+        for batch in made:
+            kept.append(batch)
+            used += sum(t.numel() * t.element_size() for p in batch.packed.values() for t in p.inputs.values())
+        self._kept = kept if used <= _KEEP_BYTES else None
+        return kept
+
+    def move(self, batch: Batch, device: torch.device) -> Batch:
+        """The batch on another device."""
+        return batch.to(device)
+
+    def describe_rows(self, batch: Batch) -> list[str]:
+        """The rows' keys."""
+        return [self.names(row) for row in batch.rows.tolist()]
+
+    def split(self, batch: Batch, max_tokens: int) -> list[Batch]:
+        """Micro-batches of at most so many tokens each, or one row."""
+        counts = np.bincount(batch.plan.meta.sample.numpy(), minlength=len(batch.rows))
+        pieces: list[list[int]] = [[]]
+        used = 0
+        for row, count in enumerate(counts.tolist()):
+            if pieces[-1] and used + count > max_tokens:
+                pieces.append([])
+                used = 0
+            pieces[-1].append(row)
+            used += count
+        if len(pieces) == 1:
+            return [batch]
+        return [self._rebuild(batch, piece) for piece in pieces]
+
+    def _rebuild(self, batch: Batch, piece: Sequence[int]) -> Batch:
+        epoch = batch.epoch
+        return self.training.batch(batch.rows[np.array(piece, np.int64)], epoch)

@@ -1,0 +1,75 @@
+"""Running a network over rows: scores and embeddings.
+
+Letters: B rows of a batch, N rows, D width, K scores of a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unisono.network import Network
+from unisono.table.batching import Assembler, Batch
+from unisono.table.store import Store
+
+#: Rows of a batch in evaluation.
+EVALUATION_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the network says of N rows.
+
+    Attributes:
+        scores: target -> (N, K).
+        pooled: (N, D).
+    """
+
+    scores: dict[str, NDArray[np.float32]]
+    pooled: NDArray[np.float32]
+
+
+def batches_of(
+    assembler: Assembler, store: Store, rows: NDArray[np.int64], only: Sequence[str] | None = None, size: int = EVALUATION_ROWS
+) -> Iterable[Batch]:
+    """Evaluation batches of some rows, without targets."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield assembler.assemble(part, store.cells(part), {}, only=only)
+
+
+def score(network: Network, batches: Iterable[Batch], *, device: torch.device, bf16: bool = False) -> Scored:
+    """Run the network over batches in evaluation mode.
+
+    Args:
+        network: the model.
+        batches: in row order.
+        device: where the network is.
+        bf16: multiply matrices in bfloat16.
+    """
+    was_training = network.training
+    network.eval()
+    scores: dict[str, list[NDArray[np.float32]]] = {name: [] for name in network.target_names}
+    pooled: list[NDArray[np.float32]] = []
+    context: Any = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
+    try:
+        with torch.inference_mode(), context:
+            for batch in batches:
+                output = network(batch.to(device))
+                pooled.append(output.pooled.float().cpu().numpy())
+                for name, part in output.scores.items():
+                    scores[name].append(part.float().cpu().numpy())
+    finally:
+        network.train(was_training)
+    joined = {name: _join(parts, network, name) for name, parts in scores.items()}
+    return Scored(joined, np.concatenate(pooled) if pooled else np.zeros((0, network.width), np.float32))
+
+
+def _join(parts: list[NDArray[np.float32]], network: Network, name: str) -> NDArray[np.float32]:
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)

@@ -1,0 +1,78 @@
+"""The network that a recipe and a schema describe together: tokenisers, trunk, heads.
+
+Letters: B samples, T tokens, D width, K scores of a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unisono.core.registry import Count, check
+from unisono.core.schema import Schema
+from unisono.modalities.groups import Group, group_columns
+from unisono.nn.trunk import build_trunk
+from unisono.recipe import Recipe
+from unisono.table.batching import Batch
+from unisono.tasks.base import Task, tasks
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the network says of a batch.
+
+    Attributes:
+        pooled: (B, D) one vector a row.
+        scores: target name -> (B, K) raw scores.
+    """
+
+    pooled: Tensor
+    scores: dict[str, Tensor]
+
+
+class Network(nn.Module):
+    """Tokenisers, trunk and heads of one model.
+
+    Args:
+        recipe: the resolved recipe.
+        schema: columns and targets with fitted statistics.
+    """
+
+    def __init__(self, *, recipe: Recipe, schema: Schema) -> None:
+        super().__init__()
+        width = check(recipe["width"], Count, f"recipe {recipe.name}: width")
+        self.width = width
+        self.groups: Sequence[Group] = group_columns(schema.columns, recipe["tokens"])
+        self.tokenisers = nn.ModuleList(g.tokeniser.module(g.columns, width) for g in self.groups)
+        self.column = nn.Embedding(len(schema.columns), width)
+        nn.init.normal_(self.column.weight, std=0.02)
+        self.trunk = build_trunk(
+            recipe["trunk"],
+            recipe["defaults"],
+            width=width,
+            num_modalities=len(schema.modalities),
+            where=f"recipe {recipe.name}",
+        )
+        self.target_names = tuple(t.name for t in schema.targets)
+        self.tasks: dict[str, Task] = {t.name: build_task(recipe, t.task) for t in schema.targets}
+        self.heads = nn.ModuleList(self.tasks[t.name].head(width, t.statistics) for t in schema.targets)
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """The batch's token values (T, D) in physical order."""
+        parts = [module(batch.packed[g.name]) for g, module in zip(self.groups, self.tokenisers, strict=True)]
+        values = torch.cat([p.float() for p in parts])[batch.order]
+        return values + self.column(batch.plan.meta.column)
+
+    def forward(self, batch: Batch) -> Output:
+        """From packed cells to scores."""
+        pooled = self.trunk(self.tokens(batch), batch.plan)
+        scores = {name: head(pooled).float() for name, head in zip(self.target_names, self.heads, strict=True)}
+        return Output(pooled.float(), scores)
+
+
+def build_task(recipe: Recipe, word: str) -> Task:
+    """The task for a target, with the settings that the recipe's ``tasks`` gives it."""
+    return tasks.build(recipe.settings.get("tasks", {}).get(word, word), where=f"recipe {recipe.name}: tasks.{word}")

@@ -1,0 +1,1 @@
+"""Losses over representations and scores, and how several of them are combined."""

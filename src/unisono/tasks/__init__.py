@@ -1,0 +1,1 @@
+"""What is predicted: heads with their loss, calibration, metrics and output columns."""
