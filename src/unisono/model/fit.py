@@ -160,7 +160,7 @@ def _fit_prepared(
     fitted = Fitted(network, recipe, schema, metrics, prepared.notes)
     if options.out is not None:
         write_model(folder, network, recipe, schema, metrics)
-        write_report(folder, Fit(replace(measured, device=torch.device("cpu"), bf16=False), prepared, recipe, options, history, metrics))
+        write_report(folder, Fit(replace(measured, device=torch.device("cpu")), prepared, recipe, options, history, metrics))
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return fitted
 

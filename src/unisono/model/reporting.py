@@ -257,7 +257,7 @@ def _measured(fit: Fit, answers: Answers, showcase: Showcase | None) -> dict[str
     if isinstance(task, Category | Labels):
         found["calibration"] = calibration(answers)
     if isinstance(task, Number):
-        drawn = diagnostics.residuals(task, *given, bins=24)
+        drawn = diagnostics.residuals(task, *given, bins=_bins(int(answers.present.sum())))
         drawn.pop("rows")
         found["residuals"] = content.Residuals(**drawn, rows=int(answers.present.sum()))
         found["coverage"] = coverage(answers)
@@ -299,8 +299,12 @@ def distribution(fit: Fit, target: Target, task: Task) -> content.Distribution |
     if not present.any():
         return None
     numbers = task.decode_values(values[present], statistics).to_numpy(zero_copy_only=False)
-    counts, edges = np.histogram(numbers, 24)
+    counts, edges = np.histogram(numbers, _bins(len(numbers)))
     return content.Distribution(counts=counts.astype(float).tolist(), edges=edges.tolist())
+
+
+def _bins(count: int) -> int:
+    return int(np.clip(1.5 * np.sqrt(count), 6, 24))
 
 
 def label_rows(answers: Answers) -> list[content.LabelRow]:

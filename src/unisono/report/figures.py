@@ -48,7 +48,7 @@ def figure(value: float | None, key: str = "") -> str:
         return "–"
     if is_percent(key):
         return f"{100 * value:.1f} %"
-    return number(value) if key in _UNITS else f"{value:.3f}".replace("-", "−")
+    return number(value) if key in _UNITS else f"{value + 0.0:.3f}".replace("-0.000", "0.000").replace("-", "−")
 
 
 def difference(value: float | None, key: str = "") -> str:

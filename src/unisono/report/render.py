@@ -104,7 +104,7 @@ def residual_charts(target: TargetReport) -> list[Markup]:
         return []
     return [
         svg.scatter(found.truth, found.answer, title=f"Predicted against actual {target.name}", x_label="actual", y_label="predicted"),
-        svg.histogram(found.edges, found.counts, title=f"Histogram of residuals of {target.name}", x_label="predicted − actual", zero=True),
+        svg.histogram(found.edges, found.counts, title=f"Histogram of residuals of {target.name}", x_label="predicted − actual", zero=True, height=340),
     ]
 
 

@@ -15,7 +15,7 @@ from unisono.report.content import Bin
 from unisono.report.figures import clean, number
 
 _W, _H = 460, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 14, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 22, 14, 44
 _DENSE = 14
 
 
@@ -226,11 +226,11 @@ def bar_chart(
     return drawing(_W, height, title, parts)
 
 
-def histogram(edges: Sequence[float], counts: Sequence[float], *, title: str, x_label: str, zero: bool = False) -> Markup:
+def histogram(edges: Sequence[float], counts: Sequence[float], *, title: str, x_label: str, zero: bool = False, height: float = _H) -> Markup:
     """Counts between edges; ``zero`` marks the place of zero."""
     if len(edges) != len(counts) + 1 or not len(counts):
         return Markup("")
-    frame = Frame((edges[0], edges[-1]), (0.0, max(counts) * 1.05 or 1.0))
+    frame = Frame((edges[0], edges[-1]), (0.0, max(counts) * 1.05 or 1.0), height=height)
     parts = frame.axes(x_label, "rows")
     for k, count in enumerate(counts):
         a, b, y = frame.px(edges[k]), frame.px(edges[k + 1]), frame.py(count)
@@ -283,7 +283,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Seque
             if count:
                 opacity = round(0.12 + 0.88 * portion, 3)
                 parts.append(tag("rect", words, x=x, y=y, width=cell - 1, height=cell - 1, class_=kind, fill_opacity=f"{opacity:g}"))
-                ink = "on" if opacity > 0.6 else "off"  # noqa: PLR2004
+                ink = "on" if opacity > 0.88 else "off"  # noqa: PLR2004
                 size = "tiny" if cell < 24 or count >= 1000 else ""  # noqa: PLR2004
                 parts.append(text(x + (cell - 1) / 2, y + cell / 2 + 4, f"{count}", "middle", f"count {ink} {size}".strip()))
     return drawing(width, height, title, parts, "chart natural").replace(  # its own size, up to the page's width
