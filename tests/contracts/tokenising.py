@@ -116,8 +116,8 @@ def same(a: Any, b: Any) -> bool:
         return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):
         return type(a) is type(b) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, float) and a != a:
-        return isinstance(b, float) and b != b
+    if isinstance(a, float) and np.isnan(a):
+        return isinstance(b, float) and bool(np.isnan(b))
     if hasattr(a, "__dataclass_fields__"):
         return type(a) is type(b) and same(vars(a), vars(b))
     return bool(a == b)
