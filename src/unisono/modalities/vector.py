@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unisono.core.draw import Draw
 from unisono.core.errors import SchemaError, Unreadable
-from unisono.core.registry import Count, Index, Probability
+from unisono.core.registry import Count, Index, Probability, Traits
 from unisono.core.schema import Column
 from unisono.modalities.arrays import cell_array, is_list_type, is_number_type, npy_shapes, plain_type
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
@@ -99,7 +99,7 @@ def _length(column: Column) -> int | None:
     return None if length is None else int(length)
 
 
-@tokenisers.register("projection")
+@tokenisers.register("projection", traits=Traits(exempt={"source": "a linear map beside a plain MLP, which no paper claims"}))
 class Projection(Tokeniser):
     """A vector by a linear map of its standardised values, plus a small MLP beside it, into a few tokens.
 
