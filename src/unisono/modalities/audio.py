@@ -333,7 +333,7 @@ def _perturb(u: NDArray[np.float64], strength: float) -> dict[str, Any]:
 
 
 def _add_noise(spectra: Spectra, u: NDArray[np.float64], strength: float) -> None:
-    """Tilt the spectrum and raise a noise floor, in place: log(e^x + e^n), n between 20 and 70 dB under the loudest band."""
+    """Tilt the spectrum and raise a noise floor, in place: log(e^x + e^n), n between 25 and 70 dB under the loudest band."""
     if not len(spectra.counts):
         return
     owner = np.repeat(np.arange(len(spectra.counts)), spectra.counts)
@@ -342,7 +342,10 @@ def _add_noise(spectra: Spectra, u: NDArray[np.float64], strength: float) -> Non
     x += ((u[:, 3] * 2 - 1) * 1.5 * strength)[owner, None].astype(np.float32) * slope
     peak = np.maximum.reduceat(x.max(1), np.cumsum(spectra.counts) - spectra.counts)
     noise = peak - np.float32(np.log(10) / 10) * (70 - 45 * u[:, 4] * min(strength, 1.0)).astype(np.float32)
-    np.logaddexp(x, noise[owner, None] + slope * (u[:, 5] * 2 - 1)[owner, None].astype(np.float32), out=x)
+    floor = np.exp(noise[:, None] + slope * (u[:, 5:6] * 2 - 1).astype(np.float32))
+    np.exp(x, out=x)
+    x += floor[owner]
+    np.log(x, out=x)
 
 
 def _mask(values: Floats, counts: NDArray[np.int64], u: NDArray[np.float64], strength: float) -> None:
