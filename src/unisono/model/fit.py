@@ -24,6 +24,7 @@ from unisono.model.folder import CHECKPOINT, REPORT, SCHEMA, read_model, write_m
 from unisono.model.learner import Supervised, TrainingRows
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare
+from unisono.model.reporting import Fit, write_report
 from unisono.network import Network
 from unisono.recipe import Recipe, build_objective, load_recipe
 from unisono.table.batching import Assembler, SourceDropout
@@ -159,6 +160,7 @@ def _fit_prepared(
     fitted = Fitted(network, recipe, schema, metrics, prepared.notes)
     if options.out is not None:
         write_model(folder, network, recipe, schema, metrics)
+        write_report(folder, Fit(replace(measured, device=torch.device("cpu")), prepared, recipe, options, history, metrics))
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return fitted
 
