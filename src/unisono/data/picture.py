@@ -76,9 +76,9 @@ def inside(shape: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArra
 def _light(texture: str, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Say where a texture is light."""
     if texture == "striped":
-        return np.equal(np.floor((x + y) * 1.8) % 2, 0)
+        return np.asarray(np.floor((x + y) * 1.8) % 2 == 0, dtype=np.bool_)
     if texture == "checked":
-        return np.equal((np.floor(x * 2.2) + np.floor(y * 2.2)) % 2, 0)
+        return np.asarray((np.floor(x * 2.2) + np.floor(y * 2.2)) % 2 == 0, dtype=np.bool_)
     if texture == "dotted":
         u, v = (x * 1.6 + 0.5) % 1.0 - 0.5, (y * 1.6 + 0.5) % 1.0 - 0.5
         return u * u + v * v < 0.075
