@@ -24,6 +24,7 @@ from unisono.core.schema import Column
 from unisono.modalities.arrays import cell_array, is_list_type, is_number_type, npy_shapes, plain_type
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.scalars import smooth_clip
+from unisono.nn.dropout import Dropout
 
 MAX_LENGTH = 1 << 20
 _BOUND = 10.0
@@ -170,7 +171,7 @@ class VectorTokens(nn.Module):
     def __init__(self, length: int, width: int, settings: Projection) -> None:
         super().__init__()
         self.width, out = width, settings.tokens * width
-        self.drop = nn.Dropout(settings.dropout)
+        self.drop = Dropout(settings.dropout)
         self.linear = nn.Linear(length, out)
         hidden = settings.hidden
         self.mlp = nn.Sequential(nn.Linear(length, hidden), nn.GELU(), nn.Linear(hidden, out)) if hidden else None
