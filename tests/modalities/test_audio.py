@@ -37,7 +37,10 @@ def fitted(tokeniser: Spectrogram, signals: list[Signal]) -> Column:
     return Column("sound", "audio", "sound", 3, statistics=tokeniser.fit(COLUMN, [signals]))
 
 
-@pytest.mark.parametrize(("kind", "subtype", "close"), [("WAV", "PCM_16", 1e-4), ("WAV", "FLOAT", 0), ("WAV", "PCM_24", 1e-6), ("FLAC", None, 1e-4)])
+FORMATS = [("WAV", "PCM_16", 1e-4), ("WAV", "FLOAT", 0), ("WAV", "PCM_24", 1e-6), ("FLAC", None, 1e-4)]
+
+
+@pytest.mark.parametrize(("kind", "subtype", "close"), FORMATS)
 def test_files_decode_to_their_samples(kind: str, subtype: str | None, close: float) -> None:
     signal = tone(0.2)
     found = decode_sound(written(signal, kind, subtype))

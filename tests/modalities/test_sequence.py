@@ -44,7 +44,8 @@ def column(alphabet: str = "dna", **statistics: object) -> Column:
 
 def test_decoding() -> None:
     assert SequenceModality().decode("acgTN-\n", column(), Context()).tolist() == [0, 1, 2, 3, 4]
-    for cell, message in [("ACGU", "'U' at 3 is no residue of dna"), ("AC\u00e9", "no residue"), (5, "expected a sequence as text, got int")]:
+    bad = [("ACGU", "'U' at 3 is no residue of dna"), ("AC\u00e9", "no residue"), (5, "expected a sequence as text, got int")]
+    for cell, message in bad:
         with pytest.raises(Unreadable, match=message):
             SequenceModality().decode(cell, column(), Context())
     with pytest.raises(Unreadable, match="no alphabet is called 'xna'"):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from unisono.core.draw import Draw
 from unisono.core.errors import Unreadable
 from unisono.core.media import media_bytes
-from unisono.core.registry import Count, Fraction, NonNegative, Positive
+from unisono.core.registry import Count, NonNegative, Positive
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.signal import Signal, resample, split_rate
@@ -43,7 +43,7 @@ def looks_like_sound(head: bytes) -> bool:
         return head[8:12] == b"WAVE"
     if head[:4] == b"FORM":
         return head[8:12] in (b"AIFF", b"AIFC")
-    mpeg = len(head) > 1 and head[0] == 0xFF and (head[1] & 0xE6) in (0xE2, 0xE4, 0xE6)  # noqa: PLR2004
+    mpeg = len(head) > 1 and head[0] == 0xFF and (head[1] & 0xE6) in (0xE2, 0xE4, 0xE6)
     return head[:4] in (b"fLaC", b"OggS", b".snd") or head[:3] == b"ID3" or mpeg
 
 
@@ -66,7 +66,7 @@ def _wav_header(data: bytes) -> _Wav | None:
         name, size = data[place : place + 4], struct.unpack_from("<I", data, place + 4)[0]
         if name == b"fmt " and place + 24 <= len(data):
             code, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", data, place + 8)
-            if code == _EXTENSIBLE and size >= 40 and place + 34 <= len(data):  # noqa: PLR2004
+            if code == _EXTENSIBLE and size >= 40 and place + 34 <= len(data):
                 code = struct.unpack_from("<H", data, place + 32)[0]
             found = (code, channels, rate, bits)
         elif name == b"data":
@@ -120,7 +120,7 @@ def decode_sound(data: bytes) -> Signal:
 
 
 def _decode_with_libsndfile(data: bytes) -> Signal:
-    import soundfile  # noqa: PLC0415 - loads libsndfile, which plain WAV does not need
+    import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
@@ -172,14 +172,14 @@ class AudioModality(Modality):
             return None
         known = [_kind(v) for v in items[:200]]
         share = sum(k is not None for k in known) / len(known)
-        if share < 0.5:  # noqa: PLR2004
+        if share < 0.5:
             return None
         what = next(k for k in known if k is not None)
         return Guess(0.95 if share == 1 else 0.8, f"{share:.0%} of the cells are {what}", many=many)
 
     def decode(self, cell: Any, column: Column, context: Context) -> Signal:
         """Decode one sound to mono float32 at its own rate, or at the rate the tokeniser wants."""
-        if isinstance(cell, dict) and "values" in cell or isinstance(cell, list):
+        if (isinstance(cell, dict) and "values" in cell) or isinstance(cell, list):
             signal = _samples(*split_rate(cell, column.options))
         else:
             signal = decode_sound(media_bytes(cell, context.root))
@@ -293,7 +293,7 @@ class Spectrogram(Tokeniser):
             spectra = self._spectra(sounds, settings)
             values = self._normalise(spectra, column)
         else:
-            u = draw.at(items.sample).uniform(f"audio.{column.name}", 16) if len(sounds) else np.zeros((0, 16))
+            u = draw.at(items.sample).uniform(f"audio.{column.name}", 16)
             spectra = self._spectra(sounds, settings, **_perturb(u, self.augment))
             _add_noise(spectra, u, self.augment)
             values = self._normalise(spectra, column)

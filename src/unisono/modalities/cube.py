@@ -44,7 +44,7 @@ class CubeModality(Modality):
         if shapes and all(len(s) == _AXES and min(s[0], s[2]) > _FEW_BANDS for s in shapes):
             return Guess(0.85, f"nested lists of shape {shapes[0]}: row, column, band", doubt="a video without channels")
         heads, where = pixels.probe_bytes(sample, frozenset({".npy"}))
-        shapes = [s for s in map(npy_shape, heads) if s]
+        shapes = [s for s in map(pixels.npy_shape, heads) if s]
         if shapes and all(len(s) == _AXES and min(s[0], s[2]) > _FEW_BANDS for s in shapes):
             return Guess(0.85, f"{where} of .npy arrays of shape {shapes[0]}: row, column, band", many, doubt="a video without channels")
         return None
@@ -70,15 +70,6 @@ class CubeModality(Modality):
 
         bands = np.linspace(cell.shape[-1] - 1, 0, 3).astype(int)
         return ImageModality().show(cell[..., bands].astype(np.float32))
-
-
-def npy_shape(head: bytes) -> tuple[int, ...]:
-    """The shape that the header of a ``.npy`` file announces; empty when there is none."""
-    import ast
-    import re
-
-    found = re.search(rb"'shape': (\([0-9, ]*\))", head[:512]) if pixels.is_npy(head) else None
-    return tuple(ast.literal_eval(found.group(1).decode())) if found else ()
 
 
 @tokenisers.register("bands", source="doi:10.1109/TGRS.2021.3130716")

@@ -9,6 +9,7 @@ Letters: B series, N places, C channels, P dilations, Q biases for each kernel a
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -22,6 +23,7 @@ NUM_KERNELS = len(_TRIPLES)
 _GOLDEN = 0.6180339887498949
 
 
+@functools.lru_cache(maxsize=1)
 def kernel_weights() -> Floats:
     """(84, 9): every kernel."""
     weights = np.full((NUM_KERNELS, TAPS), -1.0, np.float32)
@@ -90,4 +92,4 @@ def positive_shares(series: Sequence[Floats], steps: Sequence[int], biases: Floa
             output = convolve(s, step, masks[p])
             for q in range(biases.shape[2]):
                 found[b, p, :, q] = np.count_nonzero(output > biases[p, :, q, None], axis=1) / output.shape[1]
-    return found.reshape(len(series), -1)
+    return found.reshape(len(series), biases.size)

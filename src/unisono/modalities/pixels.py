@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,12 @@ _SAMPLED = 256
 def is_npy(data: bytes) -> bool:
     """Whether these bytes begin like a ``.npy`` file."""
     return data[:6] == b"\x93NUMPY"
+
+
+def npy_shape(head: bytes) -> tuple[int, ...]:
+    """The shape that the header of a ``.npy`` file announces; empty when there is none."""
+    found = re.search(rb"'shape': \(([0-9, ]*)\)", head[:512]) if is_npy(head) else None
+    return tuple(int(n) for n in found.group(1).split(b",") if n.strip()) if found else ()
 
 
 def read_npy(data: bytes, limit: int = MAX_PIXELS) -> Pixels:

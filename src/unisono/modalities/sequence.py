@@ -36,7 +36,7 @@ def alphabet_of(values: Sequence[str]) -> str | None:
     for name, residues in ALPHABETS.items():
         plain = sum(v.upper().count(r) for v in values[:50] for r in residues)
         total = sum(len(v) for v in values[:50])
-        if seen <= set(residues + _AMBIGUOUS[name]) and (name == "protein" or plain >= 0.8 * total):  # noqa: PLR2004
+        if seen <= set(residues + _AMBIGUOUS[name]) and (name == "protein" or plain >= 0.8 * total):
             return name
     return None
 
@@ -62,7 +62,7 @@ class SequenceModality(Modality):
             return Guess(1.0, f"the file's metadata says sequence ({alphabet})", options={"alphabet": alphabet})
         upper = sum(v.isupper() for v in values) / len(values)
         residues = len(set("".join(values).upper()))
-        wordy = alphabet == "protein" and (upper < 0.9 or length < 20 or residues < 12)  # noqa: PLR2004
+        wordy = alphabet == "protein" and (upper < 0.9 or length < 20 or residues < 12)
         if length < _SHORTEST or kinds < min(5, len(values)) or wordy:
             return None
         return Guess(0.92, f"only letters of {alphabet}, {length:.0f} residues in the middle", options={"alphabet": alphabet})

@@ -86,7 +86,7 @@ def resample(values: NDArray[np.float32], rate: float, wanted: float) -> NDArray
     old, new = max(round(rate), 1), max(round(wanted), 1)
     if old == new:
         return values
-    from scipy.signal import resample_poly  # noqa: PLC0415 - heavy to import, seldom needed
+    from scipy.signal import resample_poly
 
     k = gcd(old, new)
     return np.ascontiguousarray(resample_poly(values, new // k, old // k, axis=0), dtype=np.float32)

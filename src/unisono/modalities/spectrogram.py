@@ -75,14 +75,15 @@ def mel_filterbank(settings: MelSettings, factor: float = 1.0) -> Floats:
     Returns:
         (K, M) float32.
     """
-    edges = mel_to_hz(np.linspace(*hz_to_mel(np.array([settings.low, settings.high])), settings.bands + 2)) * factor
+    low, high = hz_to_mel(np.array([settings.low, settings.high]))
+    edges = mel_to_hz(np.linspace(float(low), float(high), settings.bands + 2)) * factor
     edges = np.minimum(edges, settings.rate / 2)
     bins = np.arange(settings.n_fft // 2 + 1) * (settings.rate / settings.n_fft)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
     rise = (bins[:, None] - left) / np.maximum(centre - left, 1e-9)
     fall = (right - bins[:, None]) / np.maximum(right - centre, 1e-9)
     bank = np.clip(np.minimum(rise, fall), 0.0, 1.0)
-    empty = np.flatnonzero(bank.sum(0) < 1e-6)
+    empty = np.flatnonzero(bank.sum(0) <= 0)
     bank[np.abs(bins[:, None] - centre[empty]).argmin(0), empty] = 1.0
     return np.asarray(bank / bank.sum(0), np.float32)
 
@@ -162,7 +163,7 @@ def log_mel(
 
 def _band_power(line: Floats, starts: NDArray[np.int64], settings: MelSettings, warp: NDArray[np.int64] | None) -> Floats:
     """(F, M) power in each band of the frames that begin at ``starts``; frames of one warp are multiplied together."""
-    from scipy.fft import rfft  # noqa: PLC0415 - heavy to import
+    from scipy.fft import rfft
 
     power = np.empty((len(starts), settings.bands), np.float32)
     banks, window = _banks(settings), hann(settings.window)

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -83,30 +82,30 @@ class TextModality(Modality):
     def show(self, cell: Any) -> Any:
         """The text, cut at 2,000 characters."""
         text = cell if isinstance(cell, str) else "; ".join(cell)
-        return text if len(text) <= 2000 else text[:2000] + " ..."  # noqa: PLR2004
+        return text if len(text) <= 2000 else text[:2000] + " ..."
 
 
 def _detect_lists(lists: list[list[Any]]) -> Guess | None:
     items = [s for v in lists for s in v]
-    if not items or not all(isinstance(s, str) for s in items) or _share(_PATH, items) > 0.9:  # noqa: PLR2004
+    if not items or not all(isinstance(s, str) for s in items) or _share(_PATH, items) > 0.9:
         return None
     words = float(np.mean([len(s.split()) for s in items[:2000]]))
-    if words > 6:  # noqa: PLR2004
+    if words > 6:
         return Guess(0.7, f"lists of texts of {words:.0f} words on average", many=True)
     return Guess(0.7, f"lists of words and short phrases ({np.mean([len(v) for v in lists]):.1f} a cell), read as one text")
 
 
 def _detect_strings(values: list[str]) -> Guess | None:
-    if not values or max(_share(p, values) for p in (_NUMBER, _DATE, _PATH, _RESIDUES)) > 0.9:  # noqa: PLR2004
+    if not values or max(_share(p, values) for p in (_NUMBER, _DATE, _PATH, _RESIDUES)) > 0.9:
         return None
     words = float(np.mean([len(v.split()) for v in values]))
     distinct = len(set(values)) / len(values)
     why = f"strings of {words:.1f} words on average, {distinct:.0%} of them distinct"
-    if words >= 2.5 and (distinct >= 0.3 or len(set(values)) > 100):  # noqa: PLR2004
-        return Guess(0.85 if distinct >= 0.5 else 0.6, why)  # noqa: PLR2004
-    if words >= 1.3 and distinct >= 0.5:  # noqa: PLR2004
+    if words >= 2.5 and (distinct >= 0.3 or len(set(values)) > 100):
+        return Guess(0.85 if distinct >= 0.5 else 0.6, why)
+    if words >= 1.3 and distinct >= 0.5:
         return Guess(0.6, why, doubt="names could also be categories")
-    if distinct >= 0.5 and len(values) >= 20:  # noqa: PLR2004
+    if distinct >= 0.5 and len(values) >= 20:
         return Guess(0.45, why, doubt="single words, mostly distinct: could be an identifier or a category")
     return Guess(0.1, why)
 
@@ -144,7 +143,7 @@ class Subwords(Tokeniser):
             texts.extend(fresh)
             count_texts(word_grams(fresh), counts[0])
             count_texts(character_grams(fresh), counts[1])
-        least = 1 if len(texts) < 200 else 2  # noqa: PLR2004
+        least = 1 if len(texts) < 200 else 2
         kept = [Vocabulary.fit(c, len(texts), least=least, most=self.features).to_json() for c in counts]
         words = sum(t.count(" ") + 1 for t in texts)
         size = min(self.vocabulary, max(200, words // 10))
@@ -210,7 +209,7 @@ def _uniform(salt: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.fl
 
 def train_subwords(texts: Sequence[str], size: int) -> dict[str, Any]:
     """Learn byte-pair merges (Sennrich et al. 2016) on normalised texts; the trained tokeniser as JSON values."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers  # noqa: PLC0415 - slow to import
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE(unk_token="?unknown?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
@@ -223,7 +222,7 @@ def train_subwords(texts: Sequence[str], size: int) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=32)
 def _tokenizer(text: str) -> Any:
-    from tokenizers import Tokenizer  # noqa: PLC0415 - slow to import
+    from tokenizers import Tokenizer
 
     return Tokenizer.from_str(text)
 
@@ -235,10 +234,11 @@ class TextModule(nn.Module):
         super().__init__()
         self.subwords = nn.Embedding(subwords, width) if subwords else None
         self.place = Waves(width=width, shortest=4.0, longest=512.0) if subwords else None
-        self.bags = nn.ModuleDict({k: nn.EmbeddingBag(n, width, mode="sum") for k, n in bags.items() if n})
+        tables = {k: nn.EmbeddingBag(n, width, mode="sum") for k, n in bags.items() if n}
+        self.bags = nn.ModuleDict(tables)
         self.kind = nn.ParameterDict({k: nn.Parameter(torch.zeros(width)) for k in self.bags})
         self.empty = nn.Parameter(torch.zeros(width))
-        for bag in self.bags.values():
+        for bag in tables.values():
             nn.init.normal_(bag.weight, std=0.1)
         if self.subwords is not None:
             nn.init.normal_(self.subwords.weight, std=0.02)
@@ -247,8 +247,8 @@ class TextModule(nn.Module):
         """(T, width): subwords, then bags by kind, then empty texts."""
         x = packed.inputs
         parts = [self.empty.expand(int(x["empty"]), -1)]
-        for name, bag in reversed(self.bags.items()):
-            weight = x[f"{name}.weight"].to(bag.weight.dtype)
+        for name, bag in reversed(list(self.bags.items())):
+            weight = x[f"{name}.weight"].to(self.empty.dtype)
             parts.append(bag(x[f"{name}.index"], x[f"{name}.offsets"], per_sample_weights=weight) + self.kind[name])
         if self.subwords is not None and self.place is not None:
             parts.append(self.subwords(x["ids"]) + self.place(x["place"]))

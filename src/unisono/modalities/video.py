@@ -81,8 +81,11 @@ class VideoModality(Modality):
         if where == "path" and not gifs:
             return Guess(0.9 if heads else 0.7, "texts that end like video files", many, doubt="" if heads else "text: no file was found")
         shapes, _ = pixels.nested_shapes(sample)
+        if not shapes:
+            heads, where = pixels.probe_bytes(sample, frozenset({".npy"}))
+            shapes = [pixels.npy_shape(h) for h in heads]
         if shapes and all(len(s) == _LAYOUT and s[3] <= _LAYOUT for s in shapes):
-            return Guess(0.9, f"nested lists of shape {shapes[0]}: time, height, width, channel")
+            return Guess(0.9, f"{where or 'nested lists'} of shape {shapes[0]}: time, height, width, channel")
         return None
 
     def decode(self, cell: Any, column: Column, context: Context) -> Clip:

@@ -50,7 +50,7 @@ class Attention(Mixer):
         if blocks.query is not None:
             qkv = qkv[blocks.query]
         q, k, v = qkv.view(-1, 3, self.heads, self.width // self.heads).unbind(1)
-        mixed = gather_back(attend(q, k, v, blocks.runs), blocks)
+        mixed = gather_back(attend(q, k, v, blocks.calls), blocks)
         result: Tensor = self.dropout(self.out(mixed, sets))
         return result
 

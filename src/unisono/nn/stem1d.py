@@ -73,7 +73,7 @@ class Line:
 
 def _ranges(starts: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     total = np.cumsum(counts)
-    return np.arange(total[-1] if len(total) else 0) + np.repeat(starts - (total - counts), counts)
+    return np.asarray(np.arange(total[-1] if len(total) else 0) + np.repeat(starts - (total - counts), counts), np.int64)
 
 
 class ChannelNorm(nn.Module):
@@ -125,7 +125,8 @@ class SpectrogramStem(nn.Module):
         x = line[None].contiguous(memory_format=torch.channels_last)
         keep = mask.to(x.dtype)[None, None, :, None]
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            if conv.stride[0] > 1:
-                keep = fn.max_pool2d(keep, (conv.stride[0], 1))
-            x = fn.gelu(norm(conv(x))) * keep
-        return self.out(x[0].permute(1, 0, 2)[outputs].flatten(1))
+            x = fn.gelu(norm(conv(x)))
+            if x.shape[2] < keep.shape[2]:
+                keep = fn.max_pool2d(keep, (2, 1))
+            x = x * keep
+        return self.out(x[0].permute(1, 0, 2)[outputs].flatten(1))  # type: ignore[no-any-return]

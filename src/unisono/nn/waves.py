@@ -9,7 +9,8 @@ from torch import Tensor, nn
 class Waves(nn.Module):
     """Sines and cosines of one coordinate, mapped to the width.
 
-    f(x) = W [sin(w_k x), cos(w_k x)], w_k = (2 pi / shortest) (shortest / longest)^(k / (n - 1)); the geometric periods of arXiv:1706.03762.
+    f(x) = W [sin(w_k x), cos(w_k x)], w_k = (2 pi / shortest) (shortest / longest)^(k / (n - 1)): the
+    geometric periods of arXiv:1706.03762.
 
     Args:
         width: D.
