@@ -59,7 +59,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_a_fit_leaves_a_report(page: str) -> None:
     found = Page(page)
-    for words in ("What each source is worth", "The worst mistakes", "Which classes are confused", "How far off", "Shapley", "train.steps=8", "test rows"):
+    for words in (
+        "What each source is worth",
+        "The worst mistakes",
+        "Which classes are confused",
+        "How far off",
+        "Shapley",
+        "train.steps=8",
+        "test rows",
+    ):
         assert words in found.text, words
     tags = [tag for tag, _ in found.tags]
     assert "script" not in tags and tags.count("audio") > 4 and tags.count("img") > 4

@@ -46,25 +46,40 @@ def category_target(name: str = "kind", classes: int = 3, word: str = "class") -
     measures = [c.Measure("accuracy", 0.974, 0.951, 0.992, 0.621), c.Measure("auroc", None), c.Measure("ece", 0.02)]
     worth = [c.SourceWorth("photo", 0.8, 0.7, 0.2, 0.21), c.SourceWorth("table", 0.7, 0.8, 0.1, 0.143)]
     return c.TargetReport(
-        name, "category", "text", "accuracy", True, constant="Always answering “class 0”",
+        name,
+        "category",
+        "text",
+        "accuracy",
+        True,
+        constant="Always answering “class 0”",
         parts=[c.Part("test", 120, measures), c.Part("val", 60, measures[:1])],
         distribution=c.Distribution(names, [5.0] * classes),
         confusion=c.Confusion(names, names, counts),
         calibration=c.Calibration(bins, bins, 0.05, 0.02, "Temperature 1.20."),
-        worth=worth, subsets=[c.SubsetRow(["photo", "table"], 0.97), c.SubsetRow(["photo"], 0.8), c.SubsetRow(["table"], None)],
-        mistakes=[c.Mistake("id 7", names[0], names[1], [(names[1], 0.9), (names[0], 0.1)], cells=[("note", c.Cell("text", "hello"))], more=3)],
+        worth=worth,
+        subsets=[c.SubsetRow(["photo", "table"], 0.97), c.SubsetRow(["photo"], 0.8), c.SubsetRow(["table"], None)],
+        mistakes=[
+            c.Mistake("id 7", names[0], names[1], [(names[1], 0.9), (names[0], 0.1)], cells=[("note", c.Cell("text", "hello"))], more=3)
+        ],
         wrong=(3, 120),
-    )  # fmt: skip
+    )
 
 
 def number_target(name: str = "price") -> c.TargetReport:
     measures = [c.Measure("r2", 0.487, 0.4, 0.55, -0.01), c.Measure("mae", 43.21, 40.0, 46.0, 60.0)]
     residuals = c.Residuals([1.0, 2.0, 3.0], [1.1, 2.2, 2.5], [-0.5, 0.0, 0.5], [1.0, 2.0], 3)
     return c.TargetReport(
-        name, "number", "numbers", "r2", True, parts=[c.Part("test", 3, measures)], residuals=residuals,
-        distribution=c.Distribution(counts=[1.0, 2.0], edges=[0.0, 1.0, 2.0]), coverage=[(0.9, 0.95, 12.0)],
+        name,
+        "number",
+        "numbers",
+        "r2",
+        True,
+        parts=[c.Part("test", 3, measures)],
+        residuals=residuals,
+        distribution=c.Distribution(counts=[1.0, 2.0], edges=[0.0, 1.0, 2.0]),
+        coverage=[(0.9, 0.95, 12.0)],
         mistakes=[c.Mistake("row 1", "3", "2.5", error="off by 0.5", cells=[("x", c.Cell("missing"))])],
-    )  # fmt: skip
+    )
 
 
 def report(*targets: c.TargetReport, **changes: object) -> c.Report:
@@ -74,10 +89,25 @@ def report(*targets: c.TargetReport, **changes: object) -> c.Report:
         c.ColumnRow("kind", "target", "category", "text", missing=0.0, samples=[c.Cell("text", "cat")]),
     ]
     made = c.Report(
-        "pets.csv", 1200, {"train": 1000, "val": 80, "test": 120}, "as the column 'part' says", "test", list(targets) or [category_target()],
-        columns=columns, bad=[c.BadRow("id 3", "photo", "truncated")], bad_count=1, notes=["a note"],
-        curves=c.Curves([10.0, 20.0, 30.0], [1.0, 2.0, 3.0], [1.0, 0.5, None], [0.9, 0.6, 0.7], [("kind", "accuracy", [0.5, 0.9, 0.8])], 20),
-        sources=("photo", "table"), command="unisono fit pets.csv", repeat="unisono fit pets.csv --set train.steps=3",
-        facts=[("seed", "0")], recipe="width: 64\n", recipe_name="early-fusion", made="1 January 2030",
-    )  # fmt: skip
+        "pets.csv",
+        1200,
+        {"train": 1000, "val": 80, "test": 120},
+        "as the column 'part' says",
+        "test",
+        list(targets) or [category_target()],
+        columns=columns,
+        bad=[c.BadRow("id 3", "photo", "truncated")],
+        bad_count=1,
+        notes=["a note"],
+        curves=c.Curves(
+            [10.0, 20.0, 30.0], [1.0, 2.0, 3.0], [1.0, 0.5, None], [0.9, 0.6, 0.7], [("kind", "accuracy", [0.5, 0.9, 0.8])], 20
+        ),
+        sources=("photo", "table"),
+        command="unisono fit pets.csv",
+        repeat="unisono fit pets.csv --set train.steps=3",
+        facts=[("seed", "0")],
+        recipe="width: 64\n",
+        recipe_name="early-fusion",
+        made="1 January 2030",
+    )
     return replace(made, **changes)  # type: ignore[arg-type]

@@ -15,9 +15,22 @@ from unisono.report.render import confused, render
 def test_the_page_says_what_matters() -> None:
     text = Page(render(report())).text
     for words in (
-        "97.4 %", "95.1 – 99.2 %", "120 test rows", "Always answering “class 0”", "62.1 %", "pets.csv", "1,200 rows", "a leaked target",
-        "unisono fit pets.csv --set train.steps=3", "width: 64", "truncated", "3 of 120 test rows are wrong", "id 7", "+21.0", "and 3 more columns",
-    ):  # fmt: skip
+        "97.4 %",
+        "95.1 – 99.2 %",
+        "120 test rows",
+        "Always answering “class 0”",
+        "62.1 %",
+        "pets.csv",
+        "1,200 rows",
+        "a leaked target",
+        "unisono fit pets.csv --set train.steps=3",
+        "width: 64",
+        "truncated",
+        "3 of 120 test rows are wrong",
+        "id 7",
+        "+21.0",
+        "and 3 more columns",
+    ):
         assert words in text, words
 
 
@@ -31,18 +44,32 @@ def test_numbers_have_residuals_and_intervals() -> None:
 def test_nothing_that_a_table_says_becomes_markup() -> None:
     cell = c.Cell("text", EVIL)
     target = replace(
-        category_target(EVIL, word=EVIL), reason=EVIL, constant=EVIL,
+        category_target(EVIL, word=EVIL),
+        reason=EVIL,
+        constant=EVIL,
         mistakes=[c.Mistake(EVIL, EVIL, EVIL, [(EVIL, 0.5)], EVIL, [(EVIL, cell)])],
-        worth=[c.SourceWorth(EVIL, 0.1, 0.1, 0.1, 0.1), c.SourceWorth("b", 0.1, 0.1, 0.1, 0.1)], subsets=[c.SubsetRow([EVIL, "b"], 0.1)] * 2,
+        worth=[c.SourceWorth(EVIL, 0.1, 0.1, 0.1, 0.1), c.SourceWorth("b", 0.1, 0.1, 0.1, 0.1)],
+        subsets=[c.SubsetRow([EVIL, "b"], 0.1)] * 2,
         labels=[c.LabelRow(EVIL, 1, 1, 1)],
-    )  # fmt: skip
+    )
     column = c.ColumnRow(EVIL, "input", "text", EVIL, EVIL, EVIL, 0.1, 1, [cell, replace(sketch.curve(np.arange(4.0), EVIL))])
     page = render(
         report(
-            target, table=EVIL, split_how=EVIL, columns=[column], bad=[c.BadRow(EVIL, EVIL, EVIL)], notes=[EVIL], command=EVIL, repeat=EVIL,
-            facts=[(EVIL, EVIL)], recipe=EVIL, recipe_name=EVIL, made=EVIL, sources=(EVIL, "b"),
+            target,
+            table=EVIL,
+            split_how=EVIL,
+            columns=[column],
+            bad=[c.BadRow(EVIL, EVIL, EVIL)],
+            notes=[EVIL],
+            command=EVIL,
+            repeat=EVIL,
+            facts=[(EVIL, EVIL)],
+            recipe=EVIL,
+            recipe_name=EVIL,
+            made=EVIL,
+            sources=(EVIL, "b"),
         )
-    )  # fmt: skip
+    )
     found = Page(page)
     names = {tag for tag, _ in found.tags}
     assert "script" not in names and "img" not in names
@@ -79,17 +106,34 @@ def test_whoever_cannot_see_it_is_told() -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        report(headline=None, split={"train": 10, "val": 0, "test": 0}, targets=[c.TargetReport("kind", "category", "", "accuracy", True)], curves=None),
+        report(
+            headline=None,
+            split={"train": 10, "val": 0, "test": 0},
+            targets=[c.TargetReport("kind", "category", "", "accuracy", True)],
+            curves=None,
+        ),
         report(headline="val", targets=[replace(category_target(), parts=[c.Part("val", 60, [c.Measure("accuracy", None)])])]),
         report(sources=("table",), targets=[replace(category_target(), worth=[], subsets=[])]),
         report(category_target("a"), category_target("b"), number_target("c")),
         report(category_target(classes=21), columns=[c.ColumnRow(f"x{k}", "input", "number", missing=0.0) for k in range(450)]),
         report(curves=c.Curves([5.0], [1.0], [None])),
-        report(replace(category_target(), mistakes=[], wrong=(0, 120)), examples=False, columns=[], bad=(), bad_count=0, notes=[], facts=[]),
-        report(c.TargetReport("tags", "labels", "lists", "map", True, labels=[c.LabelRow("red", 0, 0, 0)], parts=[c.Part("test", 2, [c.Measure("map", 0.5)])])),
+        report(
+            replace(category_target(), mistakes=[], wrong=(0, 120)), examples=False, columns=[], bad=(), bad_count=0, notes=[], facts=[]
+        ),
+        report(
+            c.TargetReport(
+                "tags",
+                "labels",
+                "lists",
+                "map",
+                True,
+                labels=[c.LabelRow("red", 0, 0, 0)],
+                parts=[c.Part("test", 2, [c.Measure("map", 0.5)])],
+            )
+        ),
     ],
     ids=["nothing measured", "undefined", "one source", "three targets", "many classes", "one record", "no examples", "labels"],
-)  # fmt: skip
+)
 def test_pieces_may_be_missing(case: c.Report) -> None:
     page = render(case)
     assert "Predicting" in Page(page).text

@@ -26,7 +26,7 @@ def test_lines_may_have_gaps(values: list[float | None]) -> None:
 
 
 def test_attributes_and_text_are_escaped() -> None:
-    found = svg.tag("text", "<b>&\"", class_='"><i>')
+    found = svg.tag("text", '<b>&"', class_='"><i>')
     assert str(found) == '<text class="&#34;&gt;&lt;i&gt;">&lt;b&gt;&amp;&#34;</text>'
 
 

@@ -53,7 +53,10 @@ def facts(recipe: Recipe, options: FitOptions, history: History, parameters: int
         ("recipe", f"{recipe.name}{lineage}"),
         ("parameters", f"{parameters:,}"),
         ("training", f"{figures.plural(history.steps, 'step')} of {plan.batch:,} rows, {epochs:.1f} epochs; {ended}"),
-        ("time", f"{say_seconds(history.seconds)} of training" + (f" in a budget of {say_seconds(options.budget)}" if options.budget else "")),
+        (
+            "time",
+            f"{say_seconds(history.seconds)} of training" + (f" in a budget of {say_seconds(options.budget)}" if options.budget else ""),
+        ),
         ("precision", plan.precision),
         ("seed", str(options.seed)),
         ("machine", machine(device)),

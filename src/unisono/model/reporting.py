@@ -240,7 +240,7 @@ def _constant(target: Target) -> str:
 
 
 def _measured(fit: Fit, answers: Answers, showcase: Showcase | None) -> dict[str, Any]:
-    task, target, statistics = answers.task, answers.target, answers.target.statistics
+    task, statistics = answers.task, answers.target.statistics
     given = (answers.scores, answers.values, answers.present, statistics)
     found: dict[str, Any] = {"parts": parts(fit, answers)}
     if isinstance(task, Category):
@@ -271,10 +271,10 @@ def parts(fit: Fit, answers: Answers) -> list[content.Part]:
         if part not in metrics:
             continue
         values, intervals = metrics[part]["targets"][name], metrics[part].get("ci95", {}).get(name, {})
-        measures = [
-            content.Measure(key, value, *(intervals.get(key) or (None, None)), constant.get(key) if part == headline else None)
-            for key, value in values.items()
-        ]
+        measures = []
+        for key, value in values.items():
+            low, high = intervals.get(key) or (None, None)
+            measures.append(content.Measure(key, value, low, high, constant.get(key) if part == headline else None))
         there = int(fit.measured.targets[name][1][fit.rows(part)].sum())
         found.append(content.Part(part, there, measures))
     return found
@@ -323,10 +323,12 @@ def calibration(answers: Answers) -> content.Calibration:
     assert isinstance(task, Category | Labels)
     given = (answers.scores, answers.values, answers.present)
     after, before = (diagnostics.reliability(task, *given, s, bins=10) for s in (statistics, plain))
-    eces = [task.metrics(*given, s).get("ece") for s in (plain, statistics)]
+    before_ece, after_ece = (task.metrics(*given, s).get("ece") for s in (plain, statistics))
     t = statistics["temperature"]
-    words = f"Temperature {t:.2f}, fitted on the validation rows." if isinstance(t, float) else "A temperature for each label, fitted on the validation rows."
-    return content.Calibration([content.Bin(**_bin(b)) for b in before], [content.Bin(**_bin(b)) for b in after], *eces, words)
+    words = (f"Temperature {t:.2f}" if isinstance(t, float) else "A temperature for each label") + ", fitted on the validation rows."
+    return content.Calibration(
+        [content.Bin(**_bin(b)) for b in before], [content.Bin(**_bin(b)) for b in after], before_ece, after_ece, words
+    )
 
 
 def _bin(found: Mapping[str, float | None]) -> dict[str, Any]:
@@ -346,7 +348,7 @@ def coverage(answers: Answers) -> list[tuple[float, float, float]]:
 def worth(fit: Fit, answers: Answers) -> tuple[list[content.SourceWorth], list[content.SubsetRow]]:
     """What each source is worth, and the metric of every evaluated subset."""
     sources, missing, name = fit.measured.schema.sources, fit.metrics["missing"], answers.target.name
-    if len(sources) < 2 or not missing:  # noqa: PLR2004
+    if len(sources) < 2 or not missing:
         return [], []
     key, higher = answers.task.objective_metric
     whole = fit.metrics[fit.metrics["headline"]]["targets"]
@@ -408,7 +410,7 @@ def _chances(answers: Answers, p: Array, place: int) -> list[tuple[str, float]]:
 
 def _class_words(answers: Answers, places: Sequence[int]) -> list[Any]:
     if "classes" in answers.target.statistics:
-        return answers.task.decode_values(np.array(places), answers.target.statistics).to_pylist()
+        return list(answers.task.decode_values(np.array(places), answers.target.statistics).to_pylist())
     return [answers.target.statistics["labels"][k] for k in places]
 
 
