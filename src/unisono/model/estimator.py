@@ -238,13 +238,17 @@ class Model:
         write_model(Path(folder), fitted.network, fitted.recipe, fitted.schema, fitted.metrics)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Model:
+    def load(cls, folder: str | Path, *, encoders: Mapping[str, Any] | None = None) -> Model:
         """Read a model folder.
+
+        Args:
+            folder: the model folder.
+            encoders: column -> the module that was given at the fit, or the new place of a linked encoder.
 
         Raises:
             ModelFolderError: it is absent, damaged, or made by a newer version.
         """
-        network, recipe, schema, metrics = read_model(Path(folder))
+        network, recipe, schema, metrics = read_model(Path(folder), encoders)
         model = cls(target={t.name: t.task for t in schema.targets}, recipe=recipe.name)
         model._adopt(Fitted(network, recipe, schema, metrics or {}, []))
         return model

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import ResourceError, UserError
 from unisono.core.schema import Schema
+from unisono.model.encoders import store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
 from unisono.model.folder import CHECKPOINT, REPORT, SCHEMA, read_model, write_model, write_schema, write_text
 from unisono.model.learner import Supervised, TrainingRows
@@ -113,6 +114,7 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
     with working_folder(options.out) as folder:
         source = open_table(data, null_words=options.null_words, encoding=options.encoding, media_root=options.media_root)
         check_names(options, source.schema.names, source.name)
+        recipe = with_encoders(recipe, options.encoders, source.schema.names, link=options.link_encoders)
         cache = TableCache.write(source, folder / "cache")
         try:
             prepared = prepare(cache, recipe, options, source.hints)
@@ -145,7 +147,7 @@ def _fit_prepared(
     if options.budget is not None:
         budget = Budget(options.budget, started, _reserve_seconds(measured, headline))
     if options.out is not None:
-        write_text(folder / "recipe.yaml", recipe.to_yaml())
+        write_text(folder / "recipe.yaml", store_encoders(folder, recipe).to_yaml())
         write_schema(folder, schema)
     history = train(
         learner, rows, settings,
