@@ -86,7 +86,7 @@ def confusion_chart(target: TargetReport) -> Markup:
     found = target.confusion
     if found is None or not found.counts:
         return Markup("")
-    return svg.heat_map(found.truths, found.answers, found.counts, title=f"Confusion matrix of {target.name}: rows are truths, columns answers")
+    return svg.heat_map(found.truths, found.answers, found.counts, title=f"Confusion matrix of {target.name}")
 
 
 def confused(found: Confusion, most: int = 5) -> list[tuple[str, str, int, int]]:
@@ -104,7 +104,9 @@ def residual_charts(target: TargetReport) -> list[Markup]:
         return []
     return [
         svg.scatter(found.truth, found.answer, title=f"Predicted against actual {target.name}", x_label="actual", y_label="predicted"),
-        svg.histogram(found.edges, found.counts, title=f"Histogram of residuals of {target.name}", x_label="predicted − actual", zero=True, height=340),
+        svg.histogram(
+            found.edges, found.counts, title=f"Histogram of residuals of {target.name}", x_label="predicted − actual", zero=True, height=340
+        ),
     ]
 
 
