@@ -20,7 +20,7 @@ from unisono.core.errors import UserError
 from unisono.core.schema import Schema
 from unisono.model.encoders import store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
-from unisono.model.folder import CHECKPOINT, RECIPE, SCHEMA, write_model, write_schema, write_text
+from unisono.model.folder import CHECKPOINT, RECIPE, SCHEMA, WEIGHTS, write_model, write_schema, write_text
 from unisono.model.learner import Supervised, TrainingRows
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare
@@ -31,7 +31,7 @@ from unisono.table.batching import Assembler, SourceDropout
 from unisono.table.cache import TableCache
 from unisono.table.read import open_table
 from unisono.table.source import TableSource
-from unisono.train.budget import Budget, TrainPlan
+from unisono.train.budget import PLAN_FILE, Budget, TrainPlan
 from unisono.train.devices import choose_device, choose_precision
 from unisono.train.loop import train
 from unisono.train.progress import History
@@ -119,11 +119,24 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
         check_names(options, source.schema.names, source.name)
         recipe = with_encoders(recipe, options.encoders, source.schema.names, link=options.link_encoders)
         cache = _cache(source, folder / CACHE, options.resume)
-        prepared = prepare(cache, recipe, options, source.hints)
-        prepared.notes[:0] = source.notes
-        fitted = _fit_prepared(prepared, recipe, settings, options, folder, started)
-        cache.remove()
-        return fitted
+        try:
+            prepared = prepare(cache, recipe, options, source.hints)
+            prepared.notes[:0] = source.notes
+            return _fit_prepared(prepared, recipe, settings, options, folder, started)
+        finally:
+            _tidy(cache, folder)
+
+
+def _tidy(cache: TableCache, folder: Path) -> None:
+    """Leave nothing of a fit that ended, well or badly, but keep what an interrupted one needs to go on."""
+    if (folder / CHECKPOINT).is_dir():
+        return
+    cache.remove()
+    if not (folder / WEIGHTS).is_file():
+        for name in (RECIPE, SCHEMA, PLAN_FILE):
+            (folder / name).unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _cache(source: TableSource, folder: Path, resume: bool) -> TableCache:
