@@ -82,7 +82,7 @@ def mixed(word: int) -> int:
 def test_the_hash_is_the_documented_one():
     for seed in (0, 3):
         split = split_rows(200, key=pa.array(range(200)), seed=seed)
-        order = sorted(range(200), key=lambda k: mixed(mixed(k) ^ mixed(seed)))  # noqa: B023
+        order = sorted(range(200), key=lambda k: mixed(mixed(k) ^ mixed(seed)))
         assert len(split.test) in {20, 21} and split.test.tolist() == sorted(order[: len(split.test)])
         assert len(split.val) in {20, 21} and split.val.tolist() == sorted(order[-len(split.val) :])
 

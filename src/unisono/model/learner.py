@@ -55,7 +55,7 @@ def prefetch(made: Iterator[Batch], ahead: int = PREFETCHED) -> Iterator[Batch]:
                 if not put(batch):
                     return
             put(None)
-        except BaseException as error:  # noqa: BLE001 - it is raised again by the taker
+        except BaseException as error:
             put(error)
 
     maker = Thread(target=make, name="unisono-batches", daemon=True)
