@@ -144,3 +144,9 @@ def test_pieces_may_be_missing(case: c.Report) -> None:
 def test_confusions_are_listed_by_frequency() -> None:
     found = confused(c.Confusion(["a", "b"], ["a", "b"], [[5, 2], [4, 1]]))
     assert found == [("b", "a", 4, 5), ("a", "b", 2, 7)]
+
+
+def test_no_error_among_few_rows_is_not_called_certain() -> None:
+    target = replace(category_target(), parts=[c.Part("test", 17, [c.Measure("accuracy", 1.0, 1.0, 1.0, 0.4)])])
+    text = Page(render(report(target))).text
+    assert "error rate of up to 20 % possible" in text and "95 % interval 100.0" not in text.split("Data", 1)[0]

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from tests.report.examples import Page
 from unisono.report import figures, sketch, svg
@@ -56,3 +60,18 @@ def test_sketches_are_small_and_well_formed() -> None:
         Page(str(cell.svg))
     assert sketch.cloud(np.zeros((0, 3))).kind == "text"
     Page(str(sketch.waveform(np.zeros(0), "")) + str(sketch.curve(np.full((3, 1), np.nan)).svg))
+
+
+def test_pictures_become_thumbnails_and_masks_visible() -> None:
+    def shown(array: np.ndarray) -> tuple[Image.Image, str]:
+        stream = io.BytesIO()
+        Image.fromarray(array).save(stream, "PNG")
+        cell = sketch.picture(stream.getvalue())
+        return Image.open(io.BytesIO(base64.b64decode(cell.uri.partition(",")[2]))), cell.text
+
+    large, words = shown(np.full((400, 800, 3), 200, np.uint8))
+    assert large.size == (144, 72) and words == "picture of 800 × 400 pixels"
+    mask, words = shown(np.arange(16, dtype=np.uint8).reshape(4, 4) % 5)
+    assert mask.getextrema() == (0, 255) and words.endswith("brightened")
+    plain, words = shown(np.arange(0, 160, 10, dtype=np.uint8).reshape(4, 4))
+    assert plain.getextrema() == (0, 150) and "brightened" not in words

@@ -13,6 +13,7 @@ from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared
 from unisono.recipe import Recipe
 from unisono.report import figures
+from unisono.table.memory import NAME
 from unisono.train.budget import say_seconds
 from unisono.train.progress import History
 
@@ -20,7 +21,7 @@ from unisono.train.progress import History
 def commands(prepared: Prepared, options: FitOptions, history: History) -> tuple[str, str]:
     """The command of this fit, and the one that repeats it to the same bits without a budget."""
     o, plan = options, history.plan
-    words = ["unisono", "fit", prepared.cache.name]
+    words = ["unisono", "fit", "TABLE" if prepared.cache.name == NAME else prepared.cache.name]
     for name, task in o.targets.items():
         words += ["--target", name if task is None else f"{name}={task}"]
     for option, value in (("split", o.split), ("key", o.key), ("group", o.group), ("time", o.time), ("media-root", o.media_root)):

@@ -25,6 +25,7 @@ from unisono.recipe import Recipe
 from unisono.report import content, figures
 from unisono.report.render import render
 from unisono.table.infer import ColumnReport
+from unisono.table.memory import NAME
 from unisono.tasks import diagnostics
 from unisono.tasks.base import Task
 from unisono.tasks.category import Category
@@ -101,6 +102,7 @@ def gather(fit: Fit) -> content.Report:
         curves=curves(fit),
         sources=fit.measured.schema.sources,
         examples=options.examples,
+        in_memory=prepared.cache.name == NAME,
         command=command,
         repeat=repeat,
         facts=facts(fit.recipe, options, fit.history, metrics["training"]["parameters"], fit.measured.device),

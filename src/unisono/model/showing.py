@@ -97,7 +97,7 @@ def scalar(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return number(float(value))
-    return clean(value, _SHORT_TEXT)
+    return clean(str(value).removesuffix(" 00:00:00"), _SHORT_TEXT)
 
 
 def _text(value: Any, brief: bool) -> str:

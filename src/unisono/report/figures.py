@@ -70,6 +70,11 @@ def interval(low: float | None, high: float | None, key: str = "") -> str:
     return f"{figure(low, key)} – {figure(high, key)}"
 
 
+def possible_errors(rows: int) -> float:
+    """The error rate that no error among so many rows leaves possible: the end of its exact 95 % interval (Clopper and Pearson 1934)."""
+    return float(1.0 - 0.025 ** (1.0 / max(rows, 1)))
+
+
 def number(value: float) -> str:
     """Any number in about four digits, thousands marked: ``1,234``, ``12.35``, ``0.001235``, ``1.2e+12``."""
     if not math.isfinite(value):

@@ -34,7 +34,8 @@ def _environment() -> jinja2.Environment:
         share=figures.share, clean=figures.clean,
     )  # fmt: skip
     environment.globals.update(
-        interval=figures.interval, plural=figures.plural, loss_chart=loss_chart, metric_chart=metric_chart, strip=strip,
+        interval=figures.interval, possible_errors=figures.possible_errors,
+        plural=figures.plural, loss_chart=loss_chart, metric_chart=metric_chart, strip=strip,
         confusion_chart=confusion_chart, confused=confused, residual_charts=residual_charts, distribution_chart=distribution_chart,
         worth_chart=worth_chart, shapley_chart=shapley_chart, reliability_chart=reliability_chart, is_percent=figures.is_percent,
         better_high=figures.is_better_high, most_subsets=_SHOWN_SUBSETS,

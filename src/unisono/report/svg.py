@@ -266,7 +266,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Seque
     """A confusion matrix: shade is the share of the row, the number is the count."""
     n, m = len(rows), len(columns)
     cell = max(17.0, min(46.0, 560.0 / max(m, 1)))
-    left = min(170.0, 30 + 7.0 * max(len(clean(r, 20)) for r in rows))
+    left = min(170.0, 44 + 7.0 * max(len(clean(r, 20)) for r in rows))
     turned = m > 6 or max(len(clean(c, 20)) for c in columns) * 7 > cell
     top = (26 + 6.2 * max(len(clean(c, 16)) for c in columns)) if turned else 44.0
     width, height = left + m * cell + 30, top + n * cell + 6
