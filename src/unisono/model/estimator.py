@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import SchemaError, UserError
 from unisono.core.schema import Schema
-from unisono.model.evaluate import Evaluator
 from unisono.model.fit import Fitted, fit_table
 from unisono.model.folder import read_model, write_model
 from unisono.model.options import FitOptions, named_targets, parse_duration
 from unisono.model.stream import Predictor
 from unisono.network import Network
-from unisono.recipe import Recipe
 
 _FEATURE = "x{}"
 _LABEL = "y"

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unisono.core.errors import ResourceError, UserError
+from unisono.core.errors import UserError
 from unisono.core.schema import Schema
 from unisono.model.encoders import store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
-from unisono.model.folder import CHECKPOINT, REPORT, SCHEMA, read_model, write_model, write_schema, write_text
+from unisono.model.folder import CHECKPOINT, SCHEMA, write_model, write_schema, write_text
 from unisono.model.learner import Supervised, TrainingRows
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare
