@@ -93,7 +93,13 @@ def test_the_registries_are_those_of_the_design() -> None:
 @pytest.mark.parametrize(("registry", "name", "key", "value"), list(violation_cases()))
 def test_a_value_out_of_bounds_is_refused_by_name(registry: Registry[Any], name: str, key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"here\.{name}\.{key}\b"):
-        registry.settings({"type": name, key: value}, where="here")
+        registry.settings({"type": name, **_required(registry, name), key: value}, where="here")
+
+
+def _required(registry: Registry[Any], name: str) -> dict[str, Any]:
+    """Something for every setting without a default."""
+    found = parameters(registry.get(name).target, registry.runtime)
+    return {key: "something" for key, p in found.items() if p.default is inspect.Parameter.empty}
 
 
 @pytest.mark.parametrize(("role", "name"), COMPONENTS)

@@ -115,7 +115,7 @@ class Predictor:
         known = {*wanted, *(t.name for t in self.schema.targets), *self.schema.left_out, self.schema.key}
         extra = [n for n in source.schema.names if n not in known]
         if extra:
-            logger.info("%s: not used: %s", source.name, ", ".join(extra))
+            logger.warning("%s: not used: %s", source.name, ", ".join(extra))
         return source
 
     def _scored(self, source: TableSource, only: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch, Store, Scored]]:
