@@ -42,13 +42,25 @@ def fold(speaker: str, seed: int, arm: str = "both", settings: Sequence[str] = (
 def records(
     speakers: Sequence[str], seeds: Sequence[int], arms: Sequence[str] = tuple(ARMS), settings: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
-    """One record for each speaker, seed, arm and metric."""
+    """Hold every speaker out with every seed.
+
+    Yields:
+        One record for each speaker, seed, arm and metric.
+    """
     for seed in seeds:
         for speaker in speakers:
             for arm in arms:
                 for metric, value in fold(speaker, seed, arm, settings).items():
                     unit = {"seconds": "s", "steps": "updates"}.get(metric, "share")
-                    yield {"bench": "av_digits", "arm": arm, "speaker": speaker, "metric": metric, "value": value, "unit": unit, "seed": seed}
+                    yield {
+                        "bench": "av_digits",
+                        "arm": arm,
+                        "speaker": speaker,
+                        "metric": metric,
+                        "value": value,
+                        "unit": unit,
+                        "seed": seed,
+                    }
 
 
 def means(found: Sequence[dict[str, Any]]) -> dict[str, float]:

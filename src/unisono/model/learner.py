@@ -5,11 +5,11 @@ Letters: B rows of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -29,18 +29,22 @@ _KEEP_BYTES = 256 * 1024 * 1024
 #: Training batches that are made in advance.
 PREFETCHED = 2
 
+Item = TypeVar("Item")
 Encoded = Mapping[str, tuple[NDArray[Any], NDArray[np.bool_]]]
 
 
-def prefetch(made: Iterator[Batch], ahead: int = PREFETCHED) -> Iterator[Batch]:
-    """The same batches in the same order, made by a thread up to ``ahead`` of them in advance.
+def prefetch(made: Iterator[Item], ahead: int = PREFETCHED) -> Generator[Item, None, None]:
+    """The same items in the same order, made by a thread up to ``ahead`` of them in advance.
 
-    An error of the maker is raised where its batch would have come; leaving the iterator ends the thread.
+    An error of the maker is raised where its item would have come; leaving the iterator ends the thread.
+
+    Yields:
+        What ``made`` yields.
     """
-    ready: Queue[Batch | BaseException | None] = Queue(ahead)
+    ready: Queue[Item | BaseException | None] = Queue(ahead)
     left = Event()
 
-    def put(found: Batch | BaseException | None) -> bool:
+    def put(found: Item | BaseException | None) -> bool:
         while not left.is_set():
             try:
                 ready.put(found, timeout=0.1)

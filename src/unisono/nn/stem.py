@@ -43,7 +43,7 @@ class Residual(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Stages of a strided convolution (5 x 5, then 3 x 3) and residual blocks; channels double with each halving, up to four times the first.
+    """Stages of a strided convolution (5 x 5, then 3 x 3) and residual blocks; channels double by halvings, up to four times the first.
 
     From the third halving on, the last one is an average over squares of 2 x 2 tokens, which costs no accuracy and saves a stage.
 
