@@ -170,7 +170,9 @@ COLUMNS: dict[str, ExampleColumn] = {
     "JPEG bytes": ExampleColumn("image", lambda _: _each(lambda k: _jpeg(16, k))),
     "picture structs": ExampleColumn("image", lambda _: _each(lambda k: {"bytes": png(9, 9, k), "path": f"{k}.png"})),
     "picture paths": ExampleColumn("image", lambda folder: _saved(folder, ".png", lambda k: png(9, 9, k))),
-    "grey pictures as nested lists": ExampleColumn("image", lambda _: pa.array([rng(k).integers(0, 256, (8, 8)).tolist() for k in range(ROWS)])),
+    "grey pictures as nested lists": ExampleColumn(
+        "image", lambda _: pa.array([rng(k).integers(0, 256, (8, 8)).tolist() for k in range(ROWS)])
+    ),
     "colour pictures as nested lists": ExampleColumn(
         "image", lambda _: pa.array([rng(k).integers(0, 256, (8, 9, 3)).tolist() for k in range(ROWS)])
     ),

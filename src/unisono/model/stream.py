@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from unisono.core.errors import CellError, SchemaError, TableError
 from unisono.core.schema import Schema
 from unisono.model.evaluate import Evaluator
 from unisono.model.prepare import open_store, scan_cells
-from unisono.model.scoring import EVALUATION_ROWS, Scored, batches_of, score
+from unisono.model.scoring import Scored, batches_of, score
 from unisono.network import Network
 from unisono.recipe import Recipe
 from unisono.table.batching import Assembler
@@ -116,7 +115,7 @@ class Predictor:
         known = {*wanted, *(t.name for t in self.schema.targets), *self.schema.left_out, self.schema.key}
         extra = [n for n in source.schema.names if n not in known]
         if extra:
-            logger.info("%s: not used: %s", source.name, ", ".join(extra))
+            logger.warning("%s: not used: %s", source.name, ", ".join(extra))
         return source
 
     def _scored(self, source: TableSource, only: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch, Store, Scored]]:
