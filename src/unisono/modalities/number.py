@@ -101,7 +101,7 @@ class NumberModality(Modality):
         for row in np.flatnonzero(np.isinf(values)):
             bad.setdefault(int(row), "the number is infinite")
             values[row] = np.nan
-        return Decoded(values, tuple(sorted(bad.items())))
+        return Decoded(values, tuple(sorted(bad.items())), tuple(sorted(odd.items())))
 
     def show(self, cell: Any) -> Any:
         """The number itself, None where missing."""
@@ -148,7 +148,7 @@ def _of_text(sample: ColumnSample) -> Guess | None:
 
 
 def _parse(array: pa.Array, column: Column, bad: dict[int, str], odd: dict[int, str]) -> pa.Array:
-    """Read text as numbers; what is infinite is written into ``bad``, words into ``odd``, and both become null."""
+    """Read text as numbers; what is infinite or a garbled number is written into ``bad``, words into ``odd``; all become null."""
     text = pc.utf8_trim_whitespace(array.cast(pa.string()))
     if column.options.get("thousands"):
         grouped = pc.match_substring_regex(text, f"^{_GROUPED}$")
@@ -159,7 +159,11 @@ def _parse(array: pa.Array, column: Column, bad: dict[int, str], odd: dict[int, 
         value = text[int(row)].as_py()
         if _INFINITE.fullmatch(value):
             bad[int(row)] = f"{_say(value)} is infinite"
-        elif value.lower() not in words:
+        elif value.lower() in words:
+            continue
+        elif any(sign.isdigit() for sign in value):
+            bad[int(row)] = f"{_say(value)} is no number"
+        else:
             odd[int(row)] = f"{_say(value)} is no number"
     return pc.if_else(good, pc.replace_substring_regex(text, r"^\+", ""), None).cast(pa.float64())
 

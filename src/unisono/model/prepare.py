@@ -99,9 +99,8 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
     def column(name: str | None) -> pa.ChunkedArray | None:
         return None if name is None else cache.scalars(name)
 
-    fingerprints = None
-    if options.split is None:
-        fingerprints = row_fingerprints(cache.batches(), exclude=(options.key,) if options.key else ())
+    exclude = [name for name in (options.key, options.split) if name is not None]
+    names = {"split": options.split, "key": options.key, "group": options.group, "time": options.time, "target": next(iter(options.targets))}
     return split_rows(
         cache.num_rows,
         split=column(options.split),
@@ -109,8 +108,9 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
         group=column(options.group),
         time=column(options.time),
         target=column(next(iter(options.targets))),
-        fingerprints=fingerprints,
+        fingerprints=row_fingerprints(cache.batches(), exclude=exclude),
         seed=options.seed,
+        names={role: name for role, name in names.items() if name is not None},
     )
 
 

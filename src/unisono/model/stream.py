@@ -204,6 +204,7 @@ class Predictor:
         rows = np.arange(cache.num_rows, dtype=np.int64)
         if where is not None:
             chosen = parse_filter(where)
+            chosen.check(source.schema.names)
             mask = [chosen.mask(pa.Table.from_batches([b])) for b in cache.batches(sorted(chosen.columns))]
             rows = rows[np.concatenate(mask)]
             if len(rows) == 0:
