@@ -60,7 +60,10 @@ def test_training_learns_and_leaves_the_best_weights() -> None:
     before = toy.validate().objective if not toy.module.eval().training else math.nan
     history = train(toy, ToyBatches(), settings(steps=120), progress=False)
     assert history.stopped == "completed" and history.steps == 120
-    assert history.best_objective == min(r["objective"] for r in history.records) < 0.8 * before
+    found = [r["objective"] for r in history.records]
+    smoothed = [sum(part) / len(part) for part in (found[max(0, k - SMOOTHED + 1) : k + 1] for k in range(len(found)))]
+    assert history.best_objective == pytest.approx(min(smoothed)) and history.best_objective < 0.8 * before
+    assert history.best_step == history.records[smoothed.index(min(smoothed))]["step"]
     toy.module.eval()
     assert toy.validate().objective == pytest.approx(history.best_objective, rel=1e-6)
 
