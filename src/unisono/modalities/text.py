@@ -24,7 +24,7 @@ from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.ngrams import Bags, Grams, Vocabulary, character_grams, count_texts, word_grams
 from unisono.modalities.wide import RATE, mean_by_row
-from unisono.nn.waves import Waves
+from unisono.nn.position import Position
 
 #: The longest text that is decoded, in characters.
 MAX_CHARACTERS = 10_000_000
@@ -240,7 +240,7 @@ class TextModule(nn.Module):
     def __init__(self, *, subwords: int, bags: Mapping[str, int], width: int) -> None:
         super().__init__()
         self.subwords = nn.Embedding(subwords, width) if subwords else None
-        self.place = Waves(width=width, shortest=4.0, longest=512.0) if subwords else None
+        self.place = Position(1, width, shortest=4.0, longest=512.0, frequencies=16, gain=0.3) if subwords else None
         tables = {k: nn.EmbeddingBag(n, width, mode="sum") for k, n in bags.items() if n}
         self.bags = nn.ModuleDict(tables)
         self.kind = nn.ParameterDict({k: nn.Parameter(torch.zeros(width)) for k in self.bags})

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from unisono.core.draw import Draw
 from unisono.core.errors import SchemaError, Unreadable
-from unisono.core.registry import Count, Index, Probability
+from unisono.core.registry import Count, Index, Probability, Traits
 from unisono.core.schema import Column
 from unisono.modalities.arrays import cell_array, is_list_type, is_number_type, npy_shapes, plain_type
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.scalars import smooth_clip
 from unisono.modalities.wide import Wide, WideItems
+from unisono.nn.dropout import Dropout
 
 MAX_LENGTH = 1 << 20
 _BOUND = 10.0
@@ -100,7 +101,7 @@ def _length(column: Column) -> int | None:
     return None if length is None else int(length)
 
 
-@tokenisers.register("projection")
+@tokenisers.register("projection", traits=Traits(exempt={"source": "a linear map beside a plain MLP, which no paper claims"}))
 class Projection(Tokeniser):
     """A vector by a linear map of its standardised values, plus a small MLP beside it, into a few tokens.
 
@@ -183,7 +184,7 @@ class VectorTokens(nn.Module):
     def __init__(self, length: int, width: int, settings: Projection) -> None:
         super().__init__()
         self.width, out = width, settings.tokens * width
-        self.drop = nn.Dropout(settings.dropout)
+        self.drop = Dropout(settings.dropout)
         self.linear = nn.Linear(length, out)
         hidden = settings.hidden
         self.mlp = nn.Sequential(nn.Linear(length, hidden), nn.GELU(), nn.Linear(hidden, out)) if hidden else None

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unisono.modalities.base import Packed
+from unisono.nn.dropout import Dropout
 
 #: How much faster the wide weights are learned, for few features.
 RATE = 10.0
@@ -40,7 +41,7 @@ class Wide(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(features, outputs))
         self.rate = wide_rate(features)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_NF: Tensor) -> Tensor:
         """Scores (N, K)."""

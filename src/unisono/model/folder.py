@@ -17,6 +17,7 @@ import yaml
 
 from unisono.core.errors import ConfigError, ModelFolderError, ResourceError
 from unisono.core.schema import MODALITIES, Column, Schema, Target
+from unisono.model.encoders import find_encoders, store_encoders
 from unisono.network import Network
 from unisono.recipe import KEYS, Recipe
 
@@ -73,7 +74,7 @@ def write_model(folder: Path, network: Network, recipe: Recipe, schema: Schema, 
     except (OSError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise ResourceError(f"{folder / WEIGHTS} cannot be written: {error}") from None
-    write_text(folder / RECIPE, recipe.to_yaml())
+    write_text(folder / RECIPE, store_encoders(folder, recipe).to_yaml())
     if metrics is not None:
         write_text(folder / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
     write_schema(folder, schema)
@@ -95,8 +96,12 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_model(folder: Path) -> tuple[Network, Recipe, Schema, dict[str, Any] | None]:
+def read_model(folder: Path, encoders: Mapping[str, Any] | None = None) -> tuple[Network, Recipe, Schema, dict[str, Any] | None]:
     """Read a model folder, or the checkpoint of an unfinished one.
+
+    Args:
+        folder: the model folder.
+        encoders: column -> the module that was given at the fit, or the new place of a linked encoder.
 
     Raises:
         ModelFolderError: something is absent, damaged or newer than this program; the message names it.
@@ -116,6 +121,7 @@ def read_model(folder: Path) -> tuple[Network, Recipe, Schema, dict[str, Any] | 
         weights = folder / CHECKPOINT / WEIGHTS
     else:
         _check_hashes(folder, content.get("files"))
+    recipe = find_encoders(folder, recipe, encoders or {})
     network = _network(recipe, schema, weights, folder)
     metrics = _read_json(folder / METRICS, folder) if (folder / METRICS).is_file() else None
     return network, recipe, schema, metrics

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from queue import Full, Queue
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -24,8 +26,48 @@ from unisono.train.protocols import Losses, Validation
 
 #: Assembled validation batches are kept up to this many bytes.
 _KEEP_BYTES = 256 * 1024 * 1024
+#: Training batches that are made in advance.
+PREFETCHED = 2
 
 Encoded = Mapping[str, tuple[NDArray[Any], NDArray[np.bool_]]]
+
+
+def prefetch(made: Iterator[Batch], ahead: int = PREFETCHED) -> Iterator[Batch]:
+    """The same batches in the same order, made by a thread up to ``ahead`` of them in advance.
+
+    An error of the maker is raised where its batch would have come; leaving the iterator ends the thread.
+    """
+    ready: Queue[Batch | BaseException | None] = Queue(ahead)
+    left = Event()
+
+    def put(found: Batch | BaseException | None) -> bool:
+        while not left.is_set():
+            try:
+                ready.put(found, timeout=0.1)
+            except Full:
+                continue
+            return True
+        return False
+
+    def make() -> None:
+        try:
+            for batch in made:
+                if not put(batch):
+                    return
+            put(None)
+        except BaseException as error:
+            put(error)
+
+    maker = Thread(target=make, name="unisono-batches", daemon=True)
+    maker.start()
+    try:
+        while (found := ready.get()) is not None:
+            if isinstance(found, BaseException):
+                raise found
+            yield found
+    finally:
+        left.set()
+        maker.join()
 
 
 class TrainingRows:
@@ -54,8 +96,8 @@ class TrainingRows:
     def epoch(self, epoch: int, *, skip: int, rank: int, world: int, batch_rows: int) -> Iterator[Batch]:
         """The epoch's batches after the first ``skip``, each cut to the slice of process ``rank`` of ``world``."""
         order = np.random.Generator(np.random.Philox([self.seed, epoch])).permutation(self.rows)
-        for rows in np.array_split(order, self.batches_per_epoch(batch_rows))[skip:]:
-            yield self.batch(np.array_split(rows, world)[rank], epoch)
+        parts = np.array_split(order, self.batches_per_epoch(batch_rows))[skip:]
+        return prefetch(self.batch(np.array_split(rows, world)[rank], epoch) for rows in parts)
 
     def batch(self, rows: NDArray[np.int64], epoch: int) -> Batch:
         """One training batch."""

@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from unisono.core.errors import CellError, SchemaError, TableError
 from unisono.core.schema import Schema
 from unisono.model.evaluate import Evaluator
 from unisono.model.prepare import open_store, scan_cells
-from unisono.model.scoring import EVALUATION_ROWS, Scored, batches_of, score
+from unisono.model.scoring import Scored, batches_of, score
 from unisono.network import Network
 from unisono.recipe import Recipe
 from unisono.table.batching import Assembler

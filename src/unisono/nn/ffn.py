@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
 from unisono.core.registry import Positive, Probability, Registry
+from unisono.nn.dropout import Dropout
 
 # T tokens, D width, F inner width
 
@@ -41,7 +42,7 @@ class MLP(FeedForward):
         super().__init__()
         inner = max(1, round(width * expansion))
         self.up, self.down = nn.Linear(width, inner), silent(nn.Linear(inner, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Transform (T, D)."""
@@ -63,7 +64,7 @@ class GatedMLP(FeedForward):
         super().__init__()
         inner = max(1, round(width * expansion))
         self.up, self.down = nn.Linear(width, 2 * inner), silent(nn.Linear(inner, width))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Transform (T, D)."""

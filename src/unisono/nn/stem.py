@@ -43,7 +43,7 @@ class Residual(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """Stages of a strided 3 x 3 convolution and residual blocks; channels double with each halving, up to four times the first.
+    """Stages of a strided convolution (5 x 5, then 3 x 3) and residual blocks; channels double with each halving, up to four times the first.
 
     From the third halving on, the last one is an average over squares of 2 x 2 tokens, which costs no accuracy and saves a stage.
 
@@ -66,7 +66,8 @@ class ConvStem(nn.Module):
             after = base * min(2**i, 4)
             if i:
                 layers += [nn.GroupNorm(_groups(before), before), nn.ReLU()]
-            layers.append(nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=i == 0))
+            kernel = 3 if i else 5
+            layers.append(nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2, bias=i == 0))
             layers += [Residual(after) for _ in range(depth)]
             before = after
         layers += [nn.GroupNorm(_groups(before), before), nn.ReLU(), nn.Conv2d(before, width, 1)]

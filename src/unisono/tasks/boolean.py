@@ -26,7 +26,12 @@ class Boolean(Category):
     word: ClassVar[str] = "boolean"
 
     def __init__(self, *, balance: Literal["adjust", "weights", "none"] = "adjust", smoothing: Probability = 0.0) -> None:
-        """Set up; see ``Category``."""
+        """Set up.
+
+        Args:
+            balance: how unequal classes are met, as in ``Category``.
+            smoothing: label smoothing.
+        """
         super().__init__(balance=balance, smoothing=smoothing)
 
     def detect(self, array: pa.Array) -> Claim | None:
