@@ -115,7 +115,7 @@ def make(name: str, n: int = 5, rows: int = 7, **settings: object):  # type: ign
     tokeniser = tokenisers.build({"type": name, **settings})
     columns = fitted(tokeniser, [Column(f"c{i}", "number", "table", i + 2) for i in range(n)], cells)
     torch.manual_seed(0)
-    return tokeniser, columns, cells, tokeniser.module(columns, WIDTH)
+    return tokeniser, columns, cells, tokeniser.module(columns, WIDTH).eval()
 
 
 @pytest.mark.parametrize("name", ["piecewise", "periodic"])

@@ -284,6 +284,13 @@ class Tokeniser(ABC):
         in evaluation.
         """
 
+    def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module | None:
+        """A linear map from fixed features straight to the scores (``modalities.wide``), or None where there are no such features.
+
+        Its ``forward(packed: Packed, rows: int)`` returns (rows, outputs), zeros for a row without a cell.
+        """
+        return None
+
 
 modalities: Registry[Modality] = Registry("modality", Modality, package="unisono.modalities")
 tokenisers: Registry[Tokeniser] = Registry("tokeniser", Tokeniser, package="unisono.modalities")
