@@ -26,7 +26,7 @@ def tag(name: str, content: str = "", **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{given}>{escape(content)}</{name}>")
+    return Markup(f"<{name}{given}>{escape(content)}</{name}>")  # noqa: S704 - both parts are escaped
 
 
 def _short(value: object) -> object:
@@ -251,7 +251,7 @@ def scatter(x: Sequence[float], y: Sequence[float], *, title: str, x_label: str,
     frame = Frame(span, span, height=340)
     parts = frame.axes(x_label, y_label)
     parts.append(tag("line", x1=frame.px(span[0]), y1=frame.py(span[0]), x2=frame.px(span[1]), y2=frame.py(span[1]), class_="ref"))
-    small = 2.2 if len(pairs) > 400 else 3.0
+    small = 2.2 if len(pairs) > 400 else 3.0  # noqa: PLR2004
     parts += [tag("circle", cx=round(frame.px(a), 1), cy=round(frame.py(b), 1), r=small, class_="dot") for a, b in pairs]
     return drawing(frame.width, frame.height, title, parts)
 
@@ -261,7 +261,7 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Seque
     n, m = len(rows), len(columns)
     cell = max(17.0, min(46.0, 560.0 / max(m, 1)))
     left = min(170.0, 30 + 7.0 * max(len(clean(r, 20)) for r in rows))
-    turned = m > 6 or max(len(clean(c, 20)) for c in columns) * 7 > cell
+    turned = m > 6 or max(len(clean(c, 20)) for c in columns) * 7 > cell  # noqa: PLR2004
     top = (26 + 6.2 * max(len(clean(c, 16)) for c in columns)) if turned else 44.0
     width, height = left + m * cell + 30, top + n * cell + 6
     parts = [text(left, 13, "answered", "start", "name"), text(left - 8, top - 8, "truth", "end", "name")]
@@ -283,8 +283,8 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Seque
             if count:
                 opacity = round(0.12 + 0.88 * portion, 3)
                 parts.append(tag("rect", words, x=x, y=y, width=cell - 1, height=cell - 1, class_=kind, fill_opacity=f"{opacity:g}"))
-                ink = "on" if opacity > 0.88 else "off"
-                size = "tiny" if cell < 24 or count >= 1000 else ""
+                ink = "on" if opacity > 0.88 else "off"  # noqa: PLR2004
+                size = "tiny" if cell < 24 or count >= 1000 else ""  # noqa: PLR2004
                 parts.append(text(x + (cell - 1) / 2, y + cell / 2 + 4, f"{count}", "middle", f"count {ink} {size}".strip()))
     return drawing(width, height, title, parts, "chart natural").replace(  # its own size, up to the page's width
         Markup("<svg "), Markup(f'<svg style="width:{width:.0f}px" '), 1
