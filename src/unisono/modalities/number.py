@@ -50,7 +50,7 @@ _FEW, _ENOUGH, _STRAY = 10, 20, 0.05
 
 def _say(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - what fits on a line
 
 
 @modalities.register("number")
