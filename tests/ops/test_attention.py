@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.tokens import meta_of
-from unisono.core.plan import Run
+from unisono.core.plan import Run, kernel_calls
 from unisono.nn.insert import insert_tokens
 from unisono.nn.mixer import gather_back
 from unisono.nn.scope import relate
@@ -38,7 +38,7 @@ def test_equals_dense_attention_in_values_and_gradients(counts: list[list[int]],
     torch.manual_seed(seed)
     q, k, v = (torch.randn(len(meta), 2, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
     order = torch.arange(len(meta)) if blocks.query is None else blocks.query
-    ours = gather_back(attend(q[order], k[order], v[order], blocks.runs), blocks)
+    ours = gather_back(attend(q[order], k[order], v[order], blocks.calls), blocks)
     reference = dense(q, k, v, blocks.pairs())
     torch.testing.assert_close(ours, reference, rtol=0, atol=1e-10)
     weights = torch.randn_like(ours)
@@ -57,7 +57,7 @@ def test_inserted_tokens_average_over_their_blocks() -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(6, 1, 4, dtype=torch.float64) for _ in range(3))
     assert blocks.query is not None
-    ours = gather_back(attend(q[blocks.query], k[blocks.query], v[blocks.query], blocks.runs), blocks)
+    ours = gather_back(attend(q[blocks.query], k[blocks.query], v[blocks.query], blocks.calls), blocks)
     parts = [dense(q[5:], k[group], v[group], torch.ones(1, len(group), dtype=torch.bool)) for group in ([0, 1, 5], [2, 3, 4, 5])]
     torch.testing.assert_close(ours[5], torch.stack(parts).mean(0)[0], rtol=0, atol=1e-6)
 
@@ -66,14 +66,28 @@ def test_inserted_tokens_average_over_their_blocks() -> None:
 def test_bf16_keeps_its_accuracy_in_training(length: int) -> None:
     torch.manual_seed(0)
     q, k, v = (torch.randn(4 * length, 2, 16) for _ in range(3))
-    runs = [Run(4, length, length)]
-    exact = attend(q, k, v, runs)
-    half = attend(*(t.to(torch.bfloat16).requires_grad_() for t in (q, k, v)), runs).float()
+    calls = kernel_calls([Run(4, length, length)])
+    exact = attend(q, k, v, calls)
+    half = attend(*(t.to(torch.bfloat16).requires_grad_() for t in (q, k, v)), calls).float()
     assert float((exact - half).detach().abs().max()) < 0.05
     assert float(torch.nn.functional.cosine_similarity(exact, half.detach()).min()) > 0.999
 
 
+def test_padded_and_exact_calls_agree() -> None:
+    runs = [Run(2, 3, 3), Run(1, 4, 4), Run(3, 7, 7)]
+    joined, apart = kernel_calls(runs), tuple(call for run in runs for call in kernel_calls([run]))
+    assert len(joined) == 1
+    assert len(apart) == 3
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(31, 2, 5, dtype=torch.float64) for _ in range(3))
+    torch.testing.assert_close(attend(q, k, v, joined), attend(q, k, v, apart), rtol=0, atol=1e-12)
+
+
+def test_very_unequal_blocks_are_not_padded() -> None:
+    assert len(kernel_calls([Run(500, 2, 2), Run(1, 512, 512)])) == 2
+
+
 def test_blocks_without_keys_give_zeros() -> None:
     q = torch.randn(3, 1, 2)
-    out = attend(q, q[:0], q[:0], [Run(1, 3, 0)])
+    out = attend(q, q[:0], q[:0], kernel_calls([Run(1, 3, 0)]))
     assert torch.equal(out, torch.zeros(3, 2))

@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--drop", action="append", default=[], metavar="COL", help="leave a column out (repeatable)")
     add("--recipe", default="early-fusion", metavar="NAME", help="a recipe's name or file (default early-fusion)")
     add("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of the recipe (repeatable)")
+    add("--encoder", action="append", default=[], metavar="NAME=DIR", help="read a column by a frozen encoder: a Hugging Face model folder")
+    add("--link-encoders", action="store_true", help="refer to encoder folders by path and hash instead of copying them into DIR")
     add("--budget", metavar="TIME", help="end within this time, such as 90s or 5m, evaluation and report included")
     add("--seed", type=int, default=0, metavar="N", help="of every random choice (default 0)")
     common.add_bad_cells(parser)
@@ -40,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     from unisono.model.fit import fit_table
     from unisono.model.options import FitOptions, named_targets, parse_duration
+    from unisono.train.distribute import is_main
 
     common.show_notes(arguments.quiet)
     columns, drop, targets = _from_schema(arguments.schema)
@@ -57,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         bad_cells=arguments.bad_cells,
         out=arguments.out,
+        encoders=common.pairs(arguments.encoder, "encoder"),
+        link_encoders=arguments.link_encoders,
         resume=arguments.resume,
         force=arguments.force,
         examples=not arguments.no_examples,
@@ -64,6 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         **common.reading(arguments),
     )
     fitted = fit_table(arguments.table, options, started_at=started)
+    if not is_main():
+        return 0
     if arguments.json:
         common.print_json({"out": str(arguments.out), **fitted.metrics})
         return 0

@@ -26,16 +26,43 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Call:
+    """One call of the attention kernel: adjacent runs, padded to the longest of their blocks where that is cheaper than several calls.
+
+    Attributes:
+        run: the number of blocks, and the longest query and key side among them.
+        queries: how many packed queries the call takes.
+        keys: how many packed keys.
+        query_place: (queries,) place of each packed query among blocks x run.queries padded ones; None where nothing is padded.
+        key_place: (keys,) likewise.
+        unseen: (blocks, 1, 1, run.keys) bool, True for padding; None where nothing is padded.
+    """
+
+    run: Run
+    queries: int
+    keys: int
+    query_place: Tensor | None = None
+    key_place: Tensor | None = None
+    unseen: Tensor | None = None
+
+    def to(self, device: torch.device) -> Call:
+        """The same on another device."""
+        moved = [None if t is None else t.to(device, non_blocking=True) for t in (self.query_place, self.key_place, self.unseen)]
+        return Call(self.run, self.queries, self.keys, *moved)
+
+
+@dataclass(frozen=True)
 class Blocks:
     """Who mixes with whom: a list of blocks, within each of which every query sees every key.
 
     Attributes:
         query: (Nq,) token indices, block by block; None when that is 0..T-1 itself.
         key: (Nk,) likewise; None when it is the same as ``query``.
-        runs: shapes of the blocks, equal ones adjacent.
+        runs: shapes of the blocks, equal ones adjacent, shorter ones first.
         share: (Nq,) float32, 1 / (number of blocks a query stands in), or None when every token is a query exactly once.
         active: (T,) bool, tokens that are a query with at least one key; None when all are. The others leave a layer unchanged.
         num_tokens: T.
+        calls: the same blocks as the kernel takes them; worked out from ``runs`` when not given.
     """
 
     query: Tensor | None
@@ -44,11 +71,17 @@ class Blocks:
     share: Tensor | None
     active: Tensor | None
     num_tokens: int
+    calls: tuple[Call, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.calls:
+            object.__setattr__(self, "calls", kernel_calls(self.runs))
 
     def to(self, device: torch.device) -> Blocks:
         """The same on another device."""
+        calls = tuple(c.to(device) for c in self.calls)
         moved = [None if t is None else t.to(device, non_blocking=True) for t in (self.query, self.key, self.share, self.active)]
-        return Blocks(moved[0], moved[1], self.runs, moved[2], moved[3], self.num_tokens)
+        return Blocks(moved[0], moved[1], self.runs, moved[2], moved[3], self.num_tokens, calls)
 
     def pairs(self) -> Tensor:
         """The equivalent boolean mask (T, T): True where row sees column. For tests and drawings."""
@@ -164,6 +197,45 @@ def blocks_of(labels: NDArray[np.int64], wild: NDArray[np.bool_] | None, sample:
     share = None if once else torch.from_numpy((1.0 / times[index]).astype(np.float32))
     active = None if times.all() else torch.from_numpy(times > 0)
     return Blocks(None if identity else torch.from_numpy(index), None, runs, share, active, t)
+
+
+#: Padding is worth this many multiplications of query with key (of one head's width each) to save one call of the kernel.
+_CALL_PRODUCTS = 5_000
+
+
+def kernel_calls(runs: Sequence[Run]) -> tuple[Call, ...]:
+    """Join adjacent runs as long as the padding costs less than the calls it saves.
+
+    Args:
+        runs: shapes of blocks, shorter ones first.
+    """
+    joined: list[list[Run]] = []
+    for run in runs:
+        if joined and run.keys and joined[-1][0].keys:
+            blocks = sum(r.blocks for r in joined[-1])
+            products = sum(r.blocks * r.queries * r.keys for r in joined[-1])
+            if blocks * run.queries * run.keys - products <= _CALL_PRODUCTS * len(joined[-1]):
+                joined[-1].append(run)
+                continue
+        joined.append([run])
+    return tuple(_call(members) for members in joined)
+
+
+def _call(runs: Sequence[Run]) -> Call:
+    blocks = sum(r.blocks for r in runs)
+    longest = Run(blocks, max(r.queries for r in runs), max(r.keys for r in runs))
+    queries, keys = sum(r.blocks * r.queries for r in runs), sum(r.blocks * r.keys for r in runs)
+    if len(runs) == 1:
+        return Call(longest, queries, keys)
+    times = [r.blocks for r in runs]
+    query_counts, key_counts = (np.repeat([getattr(r, side) for r in runs], times) for side in ("queries", "keys"))
+    begins = np.arange(blocks, dtype=np.int64)
+    query_place = _ranges(begins * longest.queries, query_counts)
+    key_place = _ranges(begins * longest.keys, key_counts)
+    unseen = np.arange(longest.keys)[None, :] >= key_counts[:, None]
+    return Call(
+        longest, queries, keys, torch.from_numpy(query_place), torch.from_numpy(key_place), torch.from_numpy(unseen[:, None, None, :])
+    )
 
 
 def _with_wild(labels: NDArray[np.int64], wild: NDArray[np.bool_], sample: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -129,7 +129,7 @@ def _decode_with_libsndfile(data: bytes) -> Signal:
             rate, kind = file.samplerate, file.format
     except (soundfile.SoundFileError, RuntimeError) as error:
         head = "" if looks_like_sound(data[:16]) else f" (it begins with {data[:12]!r})"
-        raise Unreadable(f"no readable sound file{head}: {str(error).rstrip('.')}") from None
+        raise Unreadable(f"no readable sound file{head}: {str(error).rsplit(': ', 1)[-1].rstrip('.')}") from None
     if len(samples) < promised and kind != "MP3":
         raise Unreadable(f"the {kind} file is truncated: {promised:,} samples promised, {len(samples):,} are there")
     return _mono(samples, rate)
@@ -281,28 +281,31 @@ class Spectrogram(Tokeniser):
     def _spectra(self, sounds: Sequence[Floats], settings: MelSettings, **augmented: Any) -> Spectra:
         return log_mel(sounds, settings, max_frames=self.max_tokens * self.STRIDE, **augmented)
 
+    def spectra(self, signals: Sequence[Signal], column: Column, u: NDArray[np.float64] | None) -> Spectra:
+        """Normalised log-mel spectra, augmented by uniform numbers ``u`` (C, 16) where they are given."""
+        rate = int(column.statistics["rate"])
+        sounds = [resample(s.values, s.rate, rate) for s in signals]
+        if u is None:
+            found = self._spectra(sounds, MelSettings.of(rate, self.bands, self.window, self.hop))
+            return replace(found, values=self._normalise(found, column))
+        settings = MelSettings.of(rate, self.bands, self.window, self.hop, 0.25 * min(self.augment, 1.5))
+        found = self._spectra(sounds, settings, **_perturb(u, self.augment))
+        _add_noise(found, u, self.augment)
+        found = replace(found, values=self._normalise(found, column))
+        _mask(found.values, found.counts, u[:, 8:], self.augment)
+        return found
+
     def pack(self, columns: Sequence[Column], cells: Mapping[str, Cells], draw: Draw | None) -> Packed:
         """Spectra of all sounds on one line, with the places of the stem's outputs."""
         (column,) = columns
         items = Items.of(column, cells[column.name])
-        rate = int(column.statistics["rate"])
-        warp = 0.0 if draw is None else 0.25 * min(self.augment, 1.5)
-        settings = MelSettings.of(rate, self.bands, self.window, self.hop, warp)
-        sounds = [resample(s.values, s.rate, rate) for s in items.arrays]
-        if draw is None or self.augment == 0:
-            spectra = self._spectra(sounds, settings)
-            values = self._normalise(spectra, column)
-        else:
-            u = draw.at(items.sample).uniform(f"audio.{column.name}", 16)
-            spectra = self._spectra(sounds, settings, **_perturb(u, self.augment))
-            _add_noise(spectra, u, self.augment)
-            values = self._normalise(spectra, column)
-            _mask(values, spectra.counts, u[:, 8:], self.augment)
+        u = None if draw is None or self.augment == 0 else draw.at(items.sample).uniform(f"audio.{column.name}", 16)
+        spectra = self.spectra(items.arrays, column, u)
         line = Line.of(spectra.counts, self.STRIDE, 4)
-        owner = np.repeat(np.arange(len(sounds)), line.tokens)
+        owner = np.repeat(np.arange(len(items.arrays)), line.tokens)
         within = line.outputs - line.starts[owner] // self.STRIDE
         time = (within * self.STRIDE * spectra.hops[owner]).astype(np.float32)
-        inputs = {"line": torch.from_numpy(line.lay(values)[None]), "mask": torch.from_numpy(line.mask)}
+        inputs = {"line": torch.from_numpy(line.lay(spectra.values)[None]), "mask": torch.from_numpy(line.mask)}
         inputs |= {"outputs": torch.from_numpy(line.outputs), "phase": torch.from_numpy((within / line.tokens[owner]).astype(np.float32))}
         return Packed.of(inputs, items.sample[owner], column.index, item=items.item[owner], place=within[:, None], time=time)
 
@@ -333,7 +336,7 @@ def _perturb(u: NDArray[np.float64], strength: float) -> dict[str, Any]:
 
 
 def _add_noise(spectra: Spectra, u: NDArray[np.float64], strength: float) -> None:
-    """Tilt the spectrum and raise a noise floor, in place: log(e^x + e^n), n between 20 and 70 dB under the loudest band."""
+    """Tilt the spectrum and raise a noise floor, in place: log(e^x + e^n), n between 25 and 70 dB under the loudest band."""
     if not len(spectra.counts):
         return
     owner = np.repeat(np.arange(len(spectra.counts)), spectra.counts)
@@ -342,7 +345,10 @@ def _add_noise(spectra: Spectra, u: NDArray[np.float64], strength: float) -> Non
     x += ((u[:, 3] * 2 - 1) * 1.5 * strength)[owner, None].astype(np.float32) * slope
     peak = np.maximum.reduceat(x.max(1), np.cumsum(spectra.counts) - spectra.counts)
     noise = peak - np.float32(np.log(10) / 10) * (70 - 45 * u[:, 4] * min(strength, 1.0)).astype(np.float32)
-    np.logaddexp(x, noise[owner, None] + slope * (u[:, 5] * 2 - 1)[owner, None].astype(np.float32), out=x)
+    floor = np.exp(noise[:, None] + slope * (u[:, 5:6] * 2 - 1).astype(np.float32))
+    np.exp(x, out=x)
+    x += floor[owner]
+    np.log(x, out=x)
 
 
 def _mask(values: Floats, counts: NDArray[np.int64], u: NDArray[np.float64], strength: float) -> None:

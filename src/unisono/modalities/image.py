@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.utils.dlpack
 from torch import Tensor, nn
 
 from unisono.core.draw import Draw
@@ -201,6 +202,8 @@ def _unpack(image: Any, size: tuple[int, int] | None) -> pixels.Pixels:
 
 def upright(array: pixels.Pixels, orientation: int) -> pixels.Pixels:
     """Turn (H, W[, C]) as the EXIF tag ``Orientation`` (1 to 8) asks."""
+    if orientation == 1:
+        return array
     if orientation in {5, 6, 7, 8}:
         array = array.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
@@ -213,7 +216,7 @@ def upright(array: pixels.Pixels, orientation: int) -> pixels.Pixels:
 def _shared(image: Any) -> Tensor:
     """The pixels of an RGB picture as (H, W, 3 or 4), a fourth channel unused, without a copy where Pillow holds them in one block."""
     try:
-        return torch.from_dlpack(pa.array(image).flatten()).view(image.height, image.width, 4)
+        return torch.utils.dlpack.from_dlpack(pa.array(image).flatten()).view(image.height, image.width, 4)
     except (ValueError, TypeError, NotImplementedError, pa.ArrowException):
         return torch.from_numpy(np.array(image))
 

@@ -19,8 +19,8 @@ from unisono.core.errors import Unreadable
 from unisono.core.registry import Count, Probability
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.nn.position import Position
 from unisono.nn.stem1d import ChannelNorm, Line
-from unisono.nn.waves import Waves
 
 #: Residues of each alphabet; the codes of IUPAC that name several (N, R, X, B ...) read as unknown.
 ALPHABETS = {"dna": "ACGT", "rna": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
@@ -196,7 +196,7 @@ class SequenceModule(nn.Module):
         self.convs = nn.ModuleList([nn.Conv1d(channels, channels, 7, padding=3), nn.Conv1d(channels, 2 * channels, 7, padding=3)])
         self.norms = nn.ModuleList([ChannelNorm(channels=channels), ChannelNorm(channels=2 * channels)])
         self.token = nn.Linear(4 * channels, width)
-        self.place = Waves(width=width, shortest=8.0, longest=16384.0)
+        self.place = Position(1, width, shortest=8.0, longest=16384.0, frequencies=16, gain=0.3)
         self.kmers = nn.Linear(kmers, width)
         nn.init.normal_(self.kmers.weight, std=0.3 / kmers**0.5)
 

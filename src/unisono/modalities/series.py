@@ -27,8 +27,9 @@ from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.kernels import NUM_KERNELS, dilations, fit_biases, positive_shares
 from unisono.modalities.signal import Signal, split_rate
+from unisono.modalities.wide import Wide, WideItems
+from unisono.nn.position import Position
 from unisono.nn.stem1d import ChannelNorm, Line
-from unisono.nn.waves import Waves
 
 #: The largest series that is decoded, in numbers.
 MAX_NUMBERS = 2**26
@@ -260,6 +261,12 @@ class SeriesPatches(Tokeniser):
         groups = self.groups if features else 0
         return SeriesModule(inputs=column.statistics["channels"], channels=self.channels, features=features, groups=groups, width=width)
 
+    def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module | None:
+        """A linear map of the fixed-kernel features, as MiniRocket has it."""
+        if not self.features:
+            return None
+        return WideItems("features", Wide(len(_decode(columns[0].statistics["mean"])), outputs), first="patches")
+
 
 def _encode(array: NDArray[np.float32]) -> str:
     return base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
@@ -330,7 +337,7 @@ class SeriesModule(nn.Module):
         self.second = nn.Conv1d(channels, 2 * channels, 5, padding=2)
         self.norms = nn.ModuleList([ChannelNorm(channels=channels), ChannelNorm(channels=2 * channels)])
         self.patch = nn.Linear(4 * channels, width)
-        self.place = Waves(width=width, shortest=0.125, longest=4.0)
+        self.place = Position(1, width, shortest=0.125, longest=4.0, frequencies=16, gain=0.3)
         self.stats = nn.Linear(3 * inputs + 1, width)
         self.groups = groups
         self.features = nn.Linear(features, groups * width) if features else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,19 +164,27 @@ def log_mel(
 
 def _band_power(line: Floats, starts: NDArray[np.int64], settings: MelSettings, warp: NDArray[np.int64] | None) -> Floats:
     """(F, M) power in each band of the frames that begin at ``starts``; frames of one warp are multiplied together."""
-    from scipy.fft import rfft
-
     power = np.empty((len(starts), settings.bands), np.float32)
     banks, window = _banks(settings), hann(settings.window)
     frames = np.lib.stride_tricks.sliding_window_view(line, settings.window)
     levels = np.full(len(starts), WARP_LEVELS // 2) if warp is None else warp
     order = np.argsort(levels, kind="stable")
-    cuts = np.flatnonzero(np.diff(levels[order])) + 1
-    for run in np.split(order, cuts):
-        for first in range(0, len(run), _BLOCK):
-            chosen = run[first : first + _BLOCK]
-            spectrum = rfft(frames[starts[chosen]] * window, settings.n_fft, axis=1, overwrite_x=True)
-            energy = np.square(spectrum.real)
-            energy += np.square(spectrum.imag)
-            power[chosen] = energy @ banks[levels[chosen[0]]]
+    for first in range(0, len(order), _BLOCK):
+        chosen = order[first : first + _BLOCK]
+        energy = _energy(frames[starts[chosen]] * window, settings.n_fft)
+        ends = np.append(np.flatnonzero(np.diff(levels[chosen])) + 1, len(chosen))
+        mixed = np.empty((len(chosen), settings.bands), np.float32)
+        for begin, end in pairwise([0, *ends.tolist()]):
+            np.matmul(energy[begin:end], banks[levels[chosen[begin]]], out=mixed[begin:end])
+        power[chosen] = mixed
     return power
+
+
+def _energy(frames: Floats, n_fft: int) -> Floats:
+    """Squared magnitudes (F, K) of the Fourier transform of windowed frames, which are overwritten."""
+    from scipy.fft import rfft
+
+    spectrum = rfft(frames, n_fft, axis=1, overwrite_x=True)
+    parts = spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+    np.square(parts, out=parts)
+    return np.asarray(parts[..., 0] + parts[..., 1], np.float32)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, silu
 
 from unisono.core.registry import Positive, Probability, Registry
+from unisono.nn.dropout import Dropout
 
 # T tokens, D width, F inner width
 
@@ -15,6 +16,16 @@ class FeedForward(nn.Module):
 
 
 feed_forwards: Registry[FeedForward] = Registry("feed-forward", FeedForward, package="unisono.nn", runtime=("width",))
+
+
+def silent(linear: nn.Linear) -> nn.Linear:
+    """Set the last map of a residual branch to zero, so that a new layer changes nothing (arXiv:2003.04887, arXiv:1901.09321).
+
+    The network then starts as a function of each token by itself, linear from the token on, and takes up interaction as it learns.
+    """
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 @feed_forwards.register("mlp", source="arXiv:1706.03762")
@@ -30,8 +41,8 @@ class MLP(FeedForward):
     def __init__(self, *, width: int, expansion: Positive = 4.0, dropout: Probability = 0.0) -> None:
         super().__init__()
         inner = max(1, round(width * expansion))
-        self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
-        self.dropout = nn.Dropout(dropout)
+        self.up, self.down = nn.Linear(width, inner), silent(nn.Linear(inner, width))
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Transform (T, D)."""
@@ -52,8 +63,8 @@ class GatedMLP(FeedForward):
     def __init__(self, *, width: int, expansion: Positive = 8 / 3, dropout: Probability = 0.0) -> None:
         super().__init__()
         inner = max(1, round(width * expansion))
-        self.up, self.down = nn.Linear(width, 2 * inner), nn.Linear(inner, width)
-        self.dropout = nn.Dropout(dropout)
+        self.up, self.down = nn.Linear(width, 2 * inner), silent(nn.Linear(inner, width))
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Transform (T, D)."""

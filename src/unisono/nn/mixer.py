@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from unisono.core.errors import ConfigError
 from unisono.core.plan import Blocks, Sets
 from unisono.core.registry import Count, Probability, Registry
+from unisono.nn.dropout import Dropout
+from unisono.nn.ffn import silent
 from unisono.nn.share import Sharing
 from unisono.ops.attention import attend
 
@@ -41,8 +43,8 @@ class Attention(Mixer):
             raise ConfigError(f"attention: the width {width} is no multiple of {heads} heads")
         self.heads, self.width = heads, width
         self.project = sharing.wrap(lambda: nn.Linear(width, 3 * width), num_modalities)
-        self.out = sharing.wrap(lambda: nn.Linear(width, width), num_modalities)
-        self.dropout = nn.Dropout(dropout)
+        self.out = sharing.wrap(lambda: silent(nn.Linear(width, width)), num_modalities)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor, blocks: Blocks, sets: Sets | None) -> Tensor:
         """Mix (T, D) within the blocks."""
@@ -50,7 +52,7 @@ class Attention(Mixer):
         if blocks.query is not None:
             qkv = qkv[blocks.query]
         q, k, v = qkv.view(-1, 3, self.heads, self.width // self.heads).unbind(1)
-        mixed = gather_back(attend(q, k, v, blocks.runs), blocks)
+        mixed = gather_back(attend(q, k, v, blocks.calls), blocks)
         result: Tensor = self.dropout(self.out(mixed, sets))
         return result
 

@@ -38,15 +38,18 @@ class Position(nn.Module):
         shortest: the shortest wavelength; 2 tells neighbouring grid places apart.
         longest: the longest wavelength; above the largest extent, so that no two positions look alike.
         frequencies: F, wavelengths for each axis.
+        gain: the size of a place's vector at first, in units of the square root of its entries.
     """
 
     waves: Tensor
 
-    def __init__(self, axes: int, width: int, *, shortest: float = 4.0, longest: float = 256.0, frequencies: int = 12) -> None:
+    def __init__(
+        self, axes: int, width: int, *, shortest: float = 4.0, longest: float = 256.0, frequencies: int = 12, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.register_buffer("waves", torch.logspace(math.log10(shortest), math.log10(longest), frequencies), persistent=False)
         self.linear = nn.Linear(2 * axes * frequencies, width, bias=False)
-        nn.init.normal_(self.linear.weight, std=1.0 / math.sqrt(axes * frequencies))
+        nn.init.normal_(self.linear.weight, std=gain / math.sqrt(axes * frequencies))
 
     def forward(self, at: Tensor) -> Tensor:
         """(T, A) whole or float positions -> (T, D); a vector (T,) is read as one axis."""

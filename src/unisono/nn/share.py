@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unisono.core.plan import Sets
-from unisono.core.registry import Registry
+from unisono.core.registry import Registry, Traits
 from unisono.core.tokens import Meta
 
 # T tokens, D width, S sets of weights
@@ -66,7 +66,7 @@ class Sharing(ABC):
 sharings: Registry[Sharing] = Registry("sharing", Sharing, package="unisono.nn")
 
 
-@sharings.register("all")
+@sharings.register("all", traits=Traits(exempt={"source": "the ordinary case, which no paper claims"}))
 class ShareAll(Sharing):
     """One set of weights for all tokens."""
 
@@ -79,7 +79,11 @@ class ShareAll(Sharing):
         return None
 
 
-@sharings.register("modality", source="arXiv:2411.04996")
+@sharings.register(
+    "modality",
+    source="arXiv:2411.04996",
+    traits=Traits(exempt={"gradient": "a modality without tokens, or inserted tokens where none are inserted, leave their weights untouched"}),
+)
 class SharePerModality(Sharing):
     """One set of weights for each modality, and one for inserted tokens: every token-wise part is the token's modality's own."""
 

@@ -1,1 +1,1 @@
-"""Tables: readers, the cache, filters, splits, schema inference and batches."""
+"""Tables: readers, the memory-mapped cache, row filters, splits, writers, schema inference and batching."""
