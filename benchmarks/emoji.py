@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from given_splits import as_records, fit_once, run
+from benchmarks.given_splits import as_records, fit_once, run
 from unisono.data import emoji
 
 RESAMPLES = 2000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from given_splits import as_records, fit_once, run
+from benchmarks.given_splits import as_records, fit_once, run
 from unisono.data import mfeat
 
 

@@ -40,10 +40,10 @@ def ranges(project: dict[str, Any]) -> list[Requirement]:
 
 def test_readme_begins_with_the_two_commands(root: Path) -> None:
     readme = (root / "README.md").read_text("utf-8")
-    blocks = re.findall(r"^```[a-z]*\n(.*?)^```", readme, re.MULTILINE | re.DOTALL) or [
-        "\n".join(line.strip() for line in readme.splitlines() if line.startswith("    "))
+    fenced = [
+        line for block in re.findall(r"^```\w*\n(.*?)^```|^((?:    .*\n)+)", readme, re.M | re.S) for line in "".join(block).splitlines()
     ]
-    commands = [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+    commands = [line.strip() for line in fenced if line.strip()]
     assert commands[:2] == ["make demo", "make test"]
 
 

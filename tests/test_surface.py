@@ -1,7 +1,7 @@
 """Ratchets on the shape of the code: what is public, how long, how alike, how safe, and what an import costs.
 
-What exceeds a budget is listed in ``tests/surface/debts.txt`` with a reason; an entry that is no longer needed, or larger than needed, fails too,
-so that a debt once paid stays paid.
+What exceeds a budget is listed in ``tests/surface/debts.txt`` with a reason; an entry that is no longer needed, or larger than needed,
+fails too, so that a debt once paid stays paid.
 """
 
 from __future__ import annotations
@@ -124,9 +124,7 @@ def test_no_two_functions_are_copies() -> None:
     for indices in users.values():
         for pair in combinations(indices, 2):
             shared[pair] += 1
-    clones = [
-        (bodies[i][0], bodies[j][0]) for (i, j), n in shared.items() if n > CLONE_SHARE * max(len(bodies[i][1]), len(bodies[j][1]))
-    ]
+    clones = [(bodies[i][0], bodies[j][0]) for (i, j), n in shared.items() if n > CLONE_SHARE * max(len(bodies[i][1]), len(bodies[j][1]))]
     assert not clones, f"share over {CLONE_SHARE:.0%} of their lines: {clones}"
 
 
@@ -164,7 +162,14 @@ def test_nothing_runs_foreign_code_or_hides_failures() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import pickle", "from pickle import loads", "eval('1')", "torch.load(f)", "f(weights_only=False)", "try:\n f()\nexcept Exception:\n pass"],
+    [
+        "import pickle",
+        "from pickle import loads",
+        "eval('1')",
+        "torch.load(f)",
+        "f(weights_only=False)",
+        "try:\n f()\nexcept Exception:\n pass",
+    ],
 )
 def test_the_check_sees_what_is_unsafe(code: str) -> None:
     assert len(list(unsafe(ast.parse(code)))) == 1
