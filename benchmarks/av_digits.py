@@ -1,7 +1,8 @@
 """Digits from a picture and a recording, each speaker held out in turn; with a source missing, against models of one source.
 
 Every recording of the spoken digits is paired with one handwritten digit by seed. Five speakers and pictures of the training part train;
-the sixth and pictures of the test part test. Settings are the package's defaults.
+the sixth and pictures of the test part test. All arms have the settings ``SETTINGS``, everything else is the package's default. They were
+chosen with george held out of the four speakers other than theo, and pictures of MNIST's training part alone.
 """
 
 from __future__ import annotations
@@ -15,17 +16,25 @@ from typing import Any
 import unisono
 from unisono.data import sounds
 
+SETTINGS = (
+    "train.epochs=20",
+    "train.batch=32",
+    "train.lr=0.002",
+    "train.ema=0.99",
+    "objective=supervised(drop_sources=0.75)",
+    "tasks.category=category(smoothing=0.1)",
+)
 ARMS = {"both": ("image", "sound"), "images": ("image",), "sounds": ("sound",)}
 
 
-def fold(speaker: str, seed: int, arm: str = "both", settings: Sequence[str] = ()) -> dict[str, float]:
+def fold(speaker: str, seed: int, arm: str = "both", settings: Sequence[str] = SETTINGS) -> dict[str, float]:
     """Accuracy on the held-out speaker.
 
     Args:
         speaker: who is held out.
         seed: of the pairing and of training.
         arm: which sources the model is trained on, one of ``ARMS``.
-        settings: changes to the recipe, ``key=value``.
+        settings: changes to the default recipe, ``key=value``.
 
     Returns:
         ``accuracy``, for ``both`` also ``image`` and ``sound`` with the other source missing, the whole call's ``seconds``, and ``steps``.
@@ -40,7 +49,7 @@ def fold(speaker: str, seed: int, arm: str = "both", settings: Sequence[str] = (
 
 
 def records(
-    speakers: Sequence[str], seeds: Sequence[int], arms: Sequence[str] = tuple(ARMS), settings: Sequence[str] = ()
+    speakers: Sequence[str], seeds: Sequence[int], arms: Sequence[str] = tuple(ARMS), settings: Sequence[str] = SETTINGS
 ) -> Iterator[dict[str, Any]]:
     """Hold every speaker out with every seed.
 
@@ -84,7 +93,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     asked = parser.parse_args()
     found = []
-    for record in records(asked.speakers, asked.seeds, asked.arms, asked.settings):
+    for record in records(asked.speakers, asked.seeds, asked.arms, [*SETTINGS, *asked.settings]):
         found.append(record)
         print(json.dumps(record), flush=True)
     print(json.dumps(means(found)))
