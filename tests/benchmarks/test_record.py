@@ -14,7 +14,6 @@ from benchmarks import ROWS, Case, Goal, Row, row
 from benchmarks.__main__ import run_row
 from benchmarks.record import append, complete, digest, done, key_of, machine, meaning, package_code, read, records_of, sources
 
-
 CASES = (Case("a", 0), Case("b", 0))
 
 
