@@ -95,8 +95,8 @@ class TrainPlan:
 
 
 def default_batch(rows: int) -> int:
-    """A power of two near a fortieth of the rows, between 16 and 128: enough updates in an epoch of a small table."""
-    return int(2 ** min(max(round(math.log2(max(rows, 1) / 40)), 4), 7))
+    """A power of two near ``1.5 sqrt(rows)``, between 16 and 128: enough updates in an epoch of a small table, few in one of a large."""
+    return int(2 ** min(max(round(math.log2(1.5 * max(rows, 1) ** 0.5)), 4), 7))
 
 
 def _validate_every(settings: TrainSettings, steps: int, per_epoch: int, most: int = VALIDATIONS) -> int:

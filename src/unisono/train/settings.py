@@ -17,6 +17,9 @@ FEWEST_EPOCHS, MOST_EPOCHS = 15, 100
 VALIDATIONS = 40
 """Validations in a run, at most, unless ``validate_every`` says otherwise."""
 DEFAULT_PATIENCE = 14
+SMOOTHED = 5
+"""Weights are judged by the mean objective of so many validations, their own and those before: on a few dozen rows, one lucky
+validation says little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ class TrainSettings:
     schedule: Literal["cosine", "linear", "constant", "one-cycle"] = "cosine"
     warmup: Fraction = 0.1
     clip: NonNegative = 1.0
-    ema: Probability = 0.0
+    ema: Probability = 0.98
     patience: Index | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"
     validate_every: Count | None = None
