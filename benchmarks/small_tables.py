@@ -59,9 +59,7 @@ def fold(name: str, train: NDArray[np.int64], test: NDArray[np.int64], seed: int
     features, targets, metric = load(name)
     rows = np.concatenate([train, test])
     columns = {f"x{k}": pa.array(features[rows, k]) for k in range(features.shape[1])}
-    table = pa.table(
-        {**columns, "target": pa.array(targets[rows]), "part": ["train"] * len(train) + ["test"] * len(test)}
-    )
+    table = pa.table({**columns, "target": pa.array(targets[rows]), "part": ["train"] * len(train) + ["test"] * len(test)})
     begin = time.monotonic()
     task = "number" if metric == "r2" else "category"
     kept = dict.fromkeys(columns, "number")
