@@ -136,7 +136,9 @@ def test_the_order_of_tokens_does_not_matter(model: Model) -> None:
 
 
 def test_rebuilt_from_json_and_weights_gives_the_same_bits(model: Model, tmp_path: object) -> None:
-    read = json.loads(json.dumps([[c.to_json() for c in model.schema.columns], [t.to_json() for t in model.schema.targets]], allow_nan=False))
+    read = json.loads(
+        json.dumps([[c.to_json() for c in model.schema.columns], [t.to_json() for t in model.schema.targets]], allow_nan=False)
+    )
     schema = Schema(tuple(Column(**c) for c in read[0]), tuple(Target(**t) for t in read[1]))
     torch.manual_seed(50)
     again = Network(recipe=Recipe("again", json.loads(json.dumps(dict(model.recipe.settings)))), schema=schema).eval()

@@ -17,7 +17,12 @@ def bert_folder(folder: Path, seed: int = 0) -> Path:
     transformers = pytest.importorskip("transformers", reason="transformers (extra hf) is not installed")
     torch.manual_seed(seed)
     config = transformers.BertConfig(
-        vocab_size=len(_WORDS), hidden_size=WIDTH, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=32
+        vocab_size=len(_WORDS),
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=32,
     )
     transformers.BertModel(config).save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(_WORDS))

@@ -14,7 +14,9 @@ FOLDER = Path("unisono-demo")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="where to leave table, model and report (default unisono-demo)")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER, metavar="DIR", help="where to leave table, model and report (default unisono-demo)"
+    )
     parser.add_argument("--rows", type=int, default=900, metavar="N", help="scenes to make up (default 900)")
     parser.add_argument("--budget", default="75s", metavar="TIME", help="time for the fit (default 75s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the world and the training (default 0)")
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rows < 100:
         raise UserError("--rows: the demonstration needs at least 100 scenes")
     talk = not arguments.json
-    table = write_shapes(out / "table", arguments.rows, seed=arguments.seed, missing="random", rate=0.15)
+    table = write_shapes(out / "table", arguments.rows, seed=arguments.seed, size=32, missing="random", rate=0.15)
     _say(talk, f"A made-up world: {arguments.rows} scenes as pictures, captions, sounds and a table, 15 % of the cells missing.\n{table}")
 
     _say(talk, f"\n$ unisono inspect {table} --target shape")

@@ -92,10 +92,12 @@ class Decoded:
     Attributes:
         cells: one entry a row.
         bad: (row in the chunk, reason) of each unreadable cell.
+        odd: (row in the chunk, reason) of each cell that counts as missing and that a person should hear of.
     """
 
     cells: Cells
     bad: tuple[tuple[int, str], ...] = ()
+    odd: tuple[tuple[int, str], ...] = ()
 
 
 class Modality(ABC):

@@ -1,9 +1,10 @@
 """Frozen encoders in place of a tokeniser: a local Hugging Face model folder, or any ``nn.Module`` given in Python.
 
 The encoder runs on the host, in evaluation mode and without gradient, once for every distinct cell it meets; what it says is kept in
-memory and mapped to the model's width by a learned projection. Its own weights are neither trained nor part of the model's.
+memory and mapped to the model's width by a learned projection. Its own weights are neither trained nor part of the model's. Cells are
+encoded one by one: the rounding of a batch's products depends on its size, and a resumed run has to see the same bits.
 
-Letters: C items, B items of one shape, K states of an item, F features of a state, T tokens, D width.
+Letters: N samples, frames, points or values of an item, K states of an item, F features of a state, T tokens, D width.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,8 +36,6 @@ from unisono.modalities.video import Clip
 
 #: Features of cells seen lately are kept up to this many bytes for each tokeniser.
 KEPT_BYTES = 256 * 1024 * 1024
-#: Items that the encoder reads at once.
-_AT_ONCE = 32
 _FIT_ITEMS = 2
 _RGB = 3
 #: What a model folder may consist of; anything else in it, code and pickles above all, is neither read nor copied.
@@ -171,12 +171,16 @@ def _key(column: Column, item: Any) -> bytes:
     return digest.digest()
 
 
-def _by_shape(shapes: Sequence[Any]) -> list[list[int]]:
-    """Places of equal shape together, at most so many that the encoder reads at once; nothing ever needs padding."""
-    groups: dict[Any, list[int]] = {}
-    for place, shape in enumerate(shapes):
-        groups.setdefault(shape, []).append(place)
-    return [places[k : k + _AT_ONCE] for places in groups.values() for k in range(0, len(places), _AT_ONCE)]
+@contextmanager
+def _exactly() -> Iterator[None]:
+    """Without gradient and in full precision, whatever precision the model around it runs in."""
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        yield
+
+
+def _states(said: Tensor) -> States:
+    """What an encoder says of one item, as (K, F)."""
+    return np.ascontiguousarray(said.float().reshape(-1, said.shape[-1]).numpy())
 
 
 # -- Hugging Face model folders -----------------------------------------------------------------------------------------------
@@ -207,24 +211,18 @@ class HuggingFace(FrozenTokeniser):
         Raises:
             UserError: the folder is no model folder, or its model does not read this modality.
         """
-        model, processor = _load(self.path, column.modality)
+        model, processor = _load(self.path, self.sha256, column.modality)
         try:
-            inputs = [_PREPARE[column.modality](processor, item, model) for item in items]
-            found: list[States] = [np.zeros((0, 0), np.float32)] * len(items)
-            for places in _by_shape([tuple((k, tuple(v.shape)) for k, v in sorted(i.items())) for i in inputs]):
-                batch = {key: torch.cat([inputs[p][key] for p in places]) for key in inputs[places[0]]}
-                with torch.no_grad():
-                    hidden = model(**batch).last_hidden_state.float()
-                for p, states in zip(places, hidden, strict=True):
-                    found[p] = np.ascontiguousarray(states.reshape(-1, hidden.shape[-1]).numpy())
+            with _exactly():
+                said = [model(**_PREPARE[column.modality](processor, item, model)).last_hidden_state for item in items]
+            return [_states(hidden) for hidden in said]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"the encoder {self.path} cannot read column {column.name!r} ({column.modality}): {error}") from None
-        return found
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: str, modality: str) -> tuple[Any, Any]:
-    """Model and processor of a folder."""
+def _load(path: str, sha256: str, modality: str) -> tuple[Any, Any]:
+    """Model and processor of a folder, whose hash tells changed content apart."""
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise UserError(f"the encoder {path}: no Hugging Face model folder, config.json is missing")
@@ -232,17 +230,17 @@ def _load(path: str, modality: str) -> tuple[Any, Any]:
         raise UserError(f"the encoder {path}: holds no weights in safetensors (pickled weights are not read)")
     try:
         import transformers
-        from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer
-        from transformers.utils import logging
     except ImportError:
         raise DependencyError("transformers", "hf", "a Hugging Face encoder") from None
-    kinds = {"text": AutoTokenizer, "image": AutoImageProcessor, "audio": AutoFeatureExtractor}
+    library: Any = transformers
+    kinds = {"text": library.AutoTokenizer, "image": library.AutoImageProcessor, "audio": library.AutoFeatureExtractor}
+    logging: Any = library.utils.logging
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     showed, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        model = AutoModel.from_pretrained(folder, use_safetensors=True, **local).float().eval()
+        model = library.AutoModel.from_pretrained(folder, use_safetensors=True, **local).float().eval()
         processor: Any = kinds[modality].from_pretrained(folder, **local)
     except Exception as error:
         raise UserError(f"the encoder {path} cannot be read by transformers {transformers.__version__}: {error}") from None
@@ -263,7 +261,11 @@ def _prepare_image(processor: Any, array: NDArray[Any], model: Any) -> dict[str,
     if pixels.dtype != np.uint8:
         low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
         pixels = np.nan_to_num((pixels - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)
-    return {"pixel_values": processor(images=[np.ascontiguousarray(pixels)], return_tensors="pt", input_data_format="channels_last")["pixel_values"]}
+    return {
+        "pixel_values": processor(images=[np.ascontiguousarray(pixels)], return_tensors="pt", input_data_format="channels_last")[
+            "pixel_values"
+        ]
+    }
 
 
 def _prepare_audio(processor: Any, signal: Signal, model: Any) -> dict[str, Tensor]:
@@ -298,9 +300,9 @@ def model_files(folder: Path) -> list[Path]:
 class Given(FrozenTokeniser):
     """What a frozen module says that was given in Python: ``fit(..., encoders={"photo": module})``.
 
-    The module gets a batch of B items of one shape: images (B, C, H, W) and videos (B, T, C, H, W), bytes scaled to 0..1; sounds (B, N);
-    series (B, N, C); points (B, N, 3 + E); cubes (B, H, W, bands); vectors (B, F); sequences (B, N), each residue's place in its alphabet;
-    texts as a list of strings. It answers (B, F) or (B, K, F). It is copied, used in evaluation mode, and never trained.
+    The module gets a batch of one item: an image (1, C, H, W) or video (1, N, C, H, W), bytes scaled to 0..1; a sound (1, N); a series
+    (1, N, C); points (1, N, 3 + E); a cube (1, H, W, bands); a vector (1, N); a sequence (1, N), each residue's place in its alphabet; a
+    text as a list of one string. It answers (1, F) or (1, K, F). It is copied, used in evaluation mode, and never trained.
 
     Args:
         name: the column it was given for.
@@ -335,28 +337,25 @@ class Given(FrozenTokeniser):
         """
         if self._module is None:
             raise ConfigError(f"the encoder of column {self.name!r} has to be given: encoders={{{self.name!r}: module}}")
-        inputs = [_as_input(column, item) for item in items]
-        found: list[States] = [np.zeros((0, 0), np.float32)] * len(items)
-        for places in _by_shape([x.shape if isinstance(x, Tensor) else "" for x in inputs]):
-            batch = [inputs[p] for p in places]
+        found: list[States] = []
+        for item in items:
             try:
-                with torch.no_grad():
-                    said = self._module(torch.stack(batch) if isinstance(batch[0], Tensor) else batch)
+                with _exactly():
+                    said = self._module(_as_input(column, item))
             except Exception as error:
                 raise UserError(f"the encoder of column {column.name!r} fails on its cells: {type(error).__name__}: {error}") from error
-            if not isinstance(said, Tensor) or said.dim() not in {2, 3} or len(said) != len(places):
+            if not isinstance(said, Tensor) or said.dim() not in {2, 3} or len(said) != 1:
                 what = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
-                raise UserError(f"the encoder of column {column.name!r} has to answer (B, features) or (B, states, features), got {what}")
-            for p, states in zip(places, said.float().numpy(), strict=True):
-                found[p] = np.ascontiguousarray(states.reshape(-1, said.shape[-1]))
+                raise UserError(f"the encoder of column {column.name!r} has to answer (1, features) or (1, states, features), got {what}")
+            found.append(_states(said))
         return found
 
 
 def _as_input(column: Column, item: Any) -> Any:
     if isinstance(item, str):
-        return item
+        return [item]
     array = _array(item)
-    scaled = torch.from_numpy(np.ascontiguousarray(array, np.float32)) * (1 / 255 if array.dtype == np.uint8 else 1.0)
+    scaled = torch.from_numpy(np.ascontiguousarray(array[None], np.float32)) * (1 / 255 if array.dtype == np.uint8 else 1.0)
     return scaled.movedim(-1, -3) if column.modality in {"image", "video"} else scaled
 
 

@@ -50,7 +50,7 @@ _FEW, _ENOUGH, _STRAY = 10, 20, 0.05
 
 def _say(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - what fits on a line
 
 
 @modalities.register("number")
@@ -89,10 +89,11 @@ class NumberModality(Modality):
         if pa.types.is_null(kind):
             return Decoded(np.full(len(array), np.nan))
         bad: dict[int, str] = {}
+        odd: dict[int, str] = {}
         if pa.types.is_boolean(kind):
             array = array.cast(pa.int8())
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            array = _parse(array, column, bad)
+            array = _parse(array, column, bad, odd)
         try:
             values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -101,7 +102,7 @@ class NumberModality(Modality):
         for row in np.flatnonzero(np.isinf(values)):
             bad.setdefault(int(row), "the number is infinite")
             values[row] = np.nan
-        return Decoded(values, tuple(sorted(bad.items())))
+        return Decoded(values, tuple(sorted(bad.items())), tuple(sorted(odd.items())))
 
     def show(self, cell: Any) -> Any:
         """The number itself, None where missing."""
@@ -147,8 +148,8 @@ def _of_text(sample: ColumnSample) -> Guess | None:
     return Guess(0.6 if codes else 0.88, reason, options=options, doubt=doubt)
 
 
-def _parse(array: pa.Array, column: Column, bad: dict[int, str]) -> pa.Array:
-    """Read text as numbers; what is no number is written into ``bad`` and becomes null."""
+def _parse(array: pa.Array, column: Column, bad: dict[int, str], odd: dict[int, str]) -> pa.Array:
+    """Read text as numbers; what is infinite or a garbled number is written into ``bad``, words into ``odd``; all become null."""
     text = pc.utf8_trim_whitespace(array.cast(pa.string()))
     if column.options.get("thousands"):
         grouped = pc.match_substring_regex(text, f"^{_GROUPED}$")
@@ -157,8 +158,14 @@ def _parse(array: pa.Array, column: Column, bad: dict[int, str]) -> pa.Array:
     words = {"nan", *(str(w).lower() for w in column.options.get("words", ()))}
     for row in np.flatnonzero(~good.to_numpy(zero_copy_only=False) & array.is_valid().to_numpy(zero_copy_only=False)):
         value = text[int(row)].as_py()
-        if value.lower() not in words:
-            bad[int(row)] = f"{_say(value)} is infinite" if _INFINITE.fullmatch(value) else f"{_say(value)} is no number"
+        if _INFINITE.fullmatch(value):
+            bad[int(row)] = f"{_say(value)} is infinite"
+        elif value.lower() in words:
+            continue
+        elif any(sign.isdigit() for sign in value):
+            bad[int(row)] = f"{_say(value)} is no number"
+        else:
+            odd[int(row)] = f"{_say(value)} is no number"
     return pc.if_else(good, pc.replace_substring_regex(text, r"^\+", ""), None).cast(pa.float64())
 
 

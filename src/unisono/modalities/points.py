@@ -40,7 +40,7 @@ class PointsModality(Modality):
         shapes = npy_shapes(sample)
         if not shapes and _is_nested(plain_type(sample.type)):
             shapes = [(len(v), len(p)) for v in sample.values[:50] for p in v[:20] if p is not None]
-        if not shapes or any(len(s) != 2 or s[1] != shapes[0][1] for s in shapes):
+        if not shapes or any(len(s) != 2 or s[1] != shapes[0][1] for s in shapes):  # noqa: PLR2004 - (n, 3 + E)
             return None
         width = shapes[0][1]
         if not _XYZ <= width <= _WIDEST or max(s[0] for s in shapes) <= 1:
@@ -60,7 +60,7 @@ class PointsModality(Modality):
         elif isinstance(cell, Mapping) and "points" in cell:
             cell = cell["points"]
         array = cell_array(cell, context)
-        if array.ndim != 2 or array.shape[1] < _XYZ:
+        if array.ndim != 2 or array.shape[1] < _XYZ:  # noqa: PLR2004 - (n, 3 + E)
             raise Unreadable(f"points have the shape (n, 3 or more), this cell has {array.shape}")
         if not 0 < len(array) <= MAX_POINTS:
             raise Unreadable(f"{len(array):,} points; 1 to {MAX_POINTS:,} are possible")

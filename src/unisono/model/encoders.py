@@ -162,14 +162,18 @@ def _place(folder: Path, key: str, found: HuggingFace, given: Any) -> Path:
         hint = f"; say where it is now: load(..., encoders={{{key!r}: FOLDER}})" if found.link else "; the folder is damaged"
         raise ModelFolderError(f"{folder}: the encoder of {key!r} is not at {path}{hint}")
     if folder_hash(path) != found.sha256:
-        raise ModelFolderError(f"{path}: its content is not what the model was fitted with; the encoder of {key!r} is damaged or was changed")
+        raise ModelFolderError(
+            f"{path}: its content is not what the model was fitted with; the encoder of {key!r} is damaged or was changed"
+        )
     return path.resolve()
 
 
 def _again(folder: Path, key: str, recorded: Given, module: Any) -> Given:
     """The module given again, recognised by its hash."""
     if module is None:
-        raise ModelFolderError(f"{folder}: the model reads {key!r} by a module of yours; give it again: load(..., encoders={{{key!r}: module}})")
+        raise ModelFolderError(
+            f"{folder}: the model reads {key!r} by a module of yours; give it again: load(..., encoders={{{key!r}: module}})"
+        )
     if not isinstance(module, nn.Module):
         raise ModelFolderError(f"{folder}: the encoder of {key!r} has to be an nn.Module, got {type(module).__name__}")
     if module_hash(module) != recorded.sha256:

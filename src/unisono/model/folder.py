@@ -171,8 +171,14 @@ def _schema(content: Mapping[str, Any], folder: Path) -> Schema:
         schema = Schema(columns, targets, content.get("key"), content.get("left_out") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / SCHEMA}: malformed ({error})") from None
+    if not isinstance(content.get("left_out") or {}, dict) or not isinstance(content.get("key"), str | None):
+        raise ModelFolderError(f"{folder / SCHEMA}: malformed ('left_out' is an object, 'key' a name)")
+    for target in targets:
+        if not all(isinstance(part, kind) for part, kind in ((target.name, str), (target.task, str), (target.statistics, dict))):
+            raise ModelFolderError(f"{folder / SCHEMA}: target {target.name!r} is malformed")
     for place, column in enumerate(columns):
-        if column.index != place or column.modality not in MODALITIES:
+        kinds = ((column.name, str), (column.source, str), (column.many, bool), (column.statistics, dict), (column.options, dict))
+        if column.index != place or column.modality not in MODALITIES or not all(isinstance(part, kind) for part, kind in kinds):
             raise ModelFolderError(f"{folder / SCHEMA}: column {column.name!r} is malformed")
     return schema
 
@@ -190,8 +196,9 @@ def _known(given: Any, kind: type) -> dict[str, Any]:
 def _network(recipe: Recipe, schema: Schema, weights: Path, folder: Path) -> Network:
     try:
         network = Network(recipe=recipe, schema=schema)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        raise ModelFolderError(f"{folder}: recipe and schema do not make a model: {error}") from None
+    except Exception as error:  # whatever a damaged folder makes the parts stumble over
+        reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ModelFolderError(f"{folder}: recipe and schema do not make a model: {reason}") from None
     try:
         state = safetensors.torch.load_file(weights)
     except (OSError, safetensors.SafetensorError) as error:
