@@ -5,15 +5,13 @@ The difference to TF-IDF comes with a paired bootstrap interval over test rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from given_splits import as_records, fit_once, run
-from unisono.data import emoji
+from benchmarks import Goal, Measured, row
+from benchmarks.given_splits import fit_once, measured
+from unisono.data import emoji as load
 
 RESAMPLES = 2000
 
@@ -40,21 +38,26 @@ def paired(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], seed: int) -> dic
     return {"less_tfidf": float(difference.mean()), "less_tfidf_low": float(low), "less_tfidf_high": float(high)}
 
 
-def records(seeds: Sequence[int], settings: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Fit once for each seed.
-
-    Yields:
-        Records of test accuracy, the peer's, their difference with its interval, seconds and steps.
-    """
-    table = emoji().select(["image", "name", "keywords", "group", "split"])
+@row(
+    "emoji",
+    goals=[
+        Goal("accuracy", must=0.93, aim=0.95),
+        Goal("tfidf"),
+        Goal("less_tfidf"),
+        Goal("less_tfidf_low"),
+        Goal("less_tfidf_high"),
+        Goal("seconds", better="lower"),
+    ],
+    seeds=(0, 1, 2),
+)
+def emoji(*, arm: str, seed: int) -> Measured:
+    """Test accuracy of an emoji's group from picture, name and keywords, and by how much it is above TF-IDF (95 % interval)."""
+    table = load()
+    picture = next(c for c in ("png", "picture", "image") if c in table.column_names)
+    table = table.select([picture, "name", "keywords", "group", "split"])
     theirs = peer(table)
     test = table.filter(pa.array(np.array(table.column("split").to_pylist()) == "test"))
     truth = np.array(test.column("group").to_pylist())
-    for seed in seeds:
-        model, found = fit_once(table, "group", seed, settings)
-        ours = np.array(model.predict(test.drop_columns(["group"])).column("group").to_pylist()) == truth
-        yield from as_records("emoji", seed, {**found, "tfidf": float(theirs.mean()), **paired(ours, theirs, seed)})
-
-
-if __name__ == "__main__":
-    run(records, __doc__)
+    model, found = fit_once(table, "group", seed)
+    ours = np.array(model.predict(test.drop_columns(["group"])).column("group").to_pylist()) == truth
+    return measured({**found, "tfidf": float(theirs.mean()), **paired(ours, theirs, seed)})

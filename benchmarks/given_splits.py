@@ -1,17 +1,15 @@
-"""What the three benchmarks on given splits share: one fit a seed, one JSON record a metric, and the command line."""
+"""What the benchmarks on given splits share: one fit, and its figures with their units."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 import unisono
+from benchmarks import Measured
 
 
 def fit_once(
@@ -31,32 +29,6 @@ def fit_once(
     return model, {"accuracy": accuracy, "seconds": round(seconds, 1), "steps": model.metrics["training"]["steps"]}
 
 
-def as_records(bench: str, seed: int, found: Mapping[str, float], **more: Any) -> Iterator[dict[str, Any]]:
-    """Make one record of each metric.
-
-    Yields:
-        Records in the benchmarks' common form.
-    """
-    for metric, value in found.items():
-        unit = {"seconds": "s", "steps": "updates"}.get(metric, "share")
-        yield {"bench": bench, **more, "seed": seed, "metric": metric, "value": value, "unit": unit}
-
-
-def mean_and_spread(found: Sequence[dict[str, Any]], metric: str = "accuracy") -> dict[str, float]:
-    """The mean over all records of a metric, and the range of its mean over seeds."""
-    seeds = dict.fromkeys(r["seed"] for r in found)
-    by_seed = [float(np.mean([r["value"] for r in found if r["seed"] == s and r["metric"] == metric])) for s in seeds]
-    return {"mean": round(float(np.mean(by_seed)), 4), "spread": round(float(np.ptp(by_seed)), 4)}
-
-
-def run(records: Any, description: str | None) -> None:
-    """Parse seeds and settings, print one JSON object a line, then mean and spread."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
-    asked = parser.parse_args()
-    found = []
-    for record in records(asked.seeds, asked.settings):
-        found.append(record)
-        print(json.dumps(record), flush=True)
-    print(json.dumps(mean_and_spread(found)))
+def measured(found: Mapping[str, float]) -> Measured:
+    """What ``fit_once`` found, with units."""
+    return {metric: (value, {"seconds": "s", "steps": "updates"}.get(metric, "share")) for metric, value in found.items()}
