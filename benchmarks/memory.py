@@ -1,16 +1,18 @@
 """Peak memory of a fit at N rows and at ten times as many.
 
 A table of numbers, a category, a picture and a text is written to disk and fitted in a process of its own for a few steps, with evaluation
-and report. Counted is anonymous memory, sampled every few milliseconds: pages of the memory-mapped table belong to the system, which takes
-them back when it needs them; the ordinary peak is recorded beside it. Decoded cells may be kept up to a fixed number of bytes,
-which is set so low here that both sizes are above it, as tables of any size worth the question are.
+and report. Counted is anonymous and shared memory of that process and its workers, sampled while it runs: pages of the memory-mapped table
+belong to the system, which takes them back when it needs them. The main process's ordinary peak, those pages included, is recorded beside
+it. Decoded cells may be kept in memory up to a fixed number of bytes, which is set so low here that both sizes are above it.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -72,16 +74,37 @@ def status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-class Peak:
-    """The largest anonymous memory seen while it is open."""
+def tree() -> list[int]:
+    """This process and its descendants."""
+    found = [os.getpid()]
+    for process in found:
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{process}/task"):
+                found += [int(word) for word in Path(f"/proc/{process}/task/{thread}/children").read_text(encoding="ascii").split()]
+    return found
 
-    def __init__(self, every: float = 0.005) -> None:
+
+def held() -> int:
+    """Bytes that this process and its descendants hold and no file backs; a page that several share is counted once."""
+    total = 0
+    for process in tree():
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines():
+                if line.startswith(("Pss_Anon:", "Pss_Shmem:")):
+                    total += int(line.split()[1]) * 1024
+    return total
+
+
+class Peak:
+    """The most memory seen to be held while it is open."""
+
+    def __init__(self, every: float = 0.02) -> None:
         self.bytes, self._every, self._over = 0, every, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def _watch(self) -> None:
         while not self._over.wait(self._every):
-            self.bytes = max(self.bytes, status("RssAnon"))
+            self.bytes = max(self.bytes, held())
 
     def __enter__(self) -> Peak:
         self._thread.start()

@@ -73,6 +73,12 @@ def sources(module: str, folder: Path = HERE) -> list[Path]:
     return sorted(found)
 
 
+@functools.cache
+def row_code(module: str) -> str:
+    """A hash of the meaning of a row's module and of what it imports of the benchmarks."""
+    return digest([meaning(path.read_text(encoding="utf-8")) for path in sources(module)])
+
+
 def key_of(row: Row, case: Case, package: Path | None = None) -> str:
     """What a case depends on, as a hash.
 
@@ -84,9 +90,8 @@ def key_of(row: Row, case: Case, package: Path | None = None) -> str:
         import unisono
 
         package = Path(unisono.__file__).parent
-    own = [meaning(path.read_text(encoding="utf-8")) for path in sources(row.module)]
     inputs = json.dumps([row.name, case.arm, case.seed, dict(case.inputs)], sort_keys=True)
-    return digest([inputs, package_code(package), *own])
+    return digest([inputs, package_code(package), row_code(row.module)])
 
 
 def commit() -> str:
