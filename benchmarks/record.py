@@ -1,248 +1,193 @@
-"""Rows of evidence: what is run for which arms and seeds, where results are kept, and when one need not be run again.
-
-A row is a function ``(arm, seed) -> measurements`` with a list of arms, seeds and goals. One (row, arm, seed) is one *run*. A run is keyed
-by the hash of its inputs and of the code it uses (comments and docstrings left out), so that a finished one is not repeated, and an
-interrupted bench goes on where it stopped. Results are appended to ``results/<row>.jsonl``, one record a metric; a run's records are
-written at once and end with its wall time, so that a run that was cut off does not count.
-"""
+"""Results on disk: one JSON object a line and metric, written a case at a time, and never repeated for the same inputs and code."""
 
 from __future__ import annotations
 
-import fnmatch
+import ast
+import fcntl
+import functools
+import hashlib
 import json
 import os
-import shlex
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import platform
+import subprocess
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any
 
-from benchmarks.fingerprint import code_hash, commit, file_hash, function_hash, machine, text_hash
+from benchmarks import Case, Measured, Row
 
-RESULTS = Path(__file__).resolve().parent / "results"
-LAST = "wall_time"  # the metric that ends a run
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+_FLAGS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8")
+_DATA = {".yaml", ".html", ".css", ".js", ".j2"}
 
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One figure of one run."""
-
-    metric: str
-    value: float
-    unit: str = "share"
+Record = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """A figure that a row has to reach.
+def digest(parts: Sequence[bytes | str]) -> str:
+    """A short hash of parts, their borders included."""
+    found = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        found.update(len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()[:16]
 
-    Attributes:
-        name: what the figure is, in words.
-        metric: of the arms named.
-        arm: a pattern (``*`` stands for anything); a seed's figure is the mean over the arms that match.
-        must: the least that is accepted, or the most where lower is better.
-        aim: what is hoped for; the same as ``must`` where there is none.
-        against: (arm pattern, metric) that the figure is compared to.
-        how: whether the comparison is a difference or a ratio.
-        lower: whether lower is better.
-        statistic: over seeds; the median for times.
+
+def meaning(source: str) -> str:
+    """A module's syntax tree as text, without comments and docstrings: what its figures can depend on."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+                node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+@functools.cache
+def package_code(folder: Path) -> str:
+    """A hash of a package: the meaning of its modules, the bytes of its recipes and templates."""
+    parts: list[bytes | str] = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".py":
+            parts += [path.relative_to(folder).as_posix(), meaning(path.read_text(encoding="utf-8"))]
+        elif path.suffix in _DATA:
+            parts += [path.relative_to(folder).as_posix(), path.read_bytes()]
+    return digest(parts)
+
+
+def sources(module: str, folder: Path = HERE) -> list[Path]:
+    """The file of a row's module and of the benchmark modules that it imports, directly or not."""
+    found: list[Path] = []
+    wanted = [module.rpartition(".")[2]]
+    while wanted:
+        path = folder / f"{wanted.pop()}.py"
+        if path in found or not path.is_file():
+            continue
+        found.append(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            inside = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            wanted += [(inside + n).split(".")[1] for n in names if (inside + n).startswith("benchmarks.")]
+    return sorted(found)
+
+
+@functools.cache
+def row_code(module: str) -> str:
+    """A hash of the meaning of a row's module and of what it imports of the benchmarks."""
+    return digest([meaning(path.read_text(encoding="utf-8")) for path in sources(module)])
+
+
+def key_of(row: Row, case: Case, package: Path | None = None) -> str:
+    """What a case depends on, as a hash.
+
+    Its arm, seed and inputs; the row's module with the benchmark modules that it imports; and the whole of the package, recipes and
+    templates included: parts are looked up by name at run time, so no smaller set of files is sure to hold all that a run imports.
+    Comments and docstrings do not count.
     """
+    if package is None:
+        import unisono
 
-    name: str
-    metric: str
-    must: float
-    aim: float | None = None
-    arm: str = "*"
-    against: tuple[str, str] | None = None
-    how: Literal["difference", "ratio"] = "difference"
-    lower: bool = False
-    statistic: Literal["mean", "median"] = "mean"
-
-    def values(self, records: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-        """The figure of every seed that has all that it needs."""
-        ours = by_seed(records, self.arm, self.metric)
-        if self.against is None:
-            return ours
-        theirs = by_seed(records, *self.against)
-        both = {seed: (value, theirs[seed]) for seed, value in ours.items() if seed in theirs}
-        return {seed: a - b if self.how == "difference" else a / b for seed, (a, b) in both.items()}
+        package = Path(unisono.__file__).parent
+    inputs = json.dumps([row.name, case.arm, case.seed, dict(case.inputs)], sort_keys=True)
+    return digest([inputs, package_code(package), row_code(row.module)])
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How a goal stands: the figure over seeds, its range, and ``aim``, ``must``, ``short`` or ``no data``."""
+def commit() -> str:
+    """The commit that is checked out, with ``+`` where files differ from it; ``unknown`` outside of a repository."""
 
-    goal: Goal
-    value: float | None
-    low: float | None
-    high: float | None
-    seeds: int
-    word: Literal["aim", "must", "short", "no data"]
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=HERE, capture_output=True, text=True, check=True).stdout.strip()
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What is measured, and how often.
-
-    Attributes:
-        name: of the row and of its file of results.
-        function: gives the measurements of one arm and seed.
-        arms: the variants compared.
-        seeds: the seeds of every arm.
-        goals: what has to be reached.
-        inputs: files the row reads, each found when it is needed.
-        uses: the modules whose code makes the figures, besides the function itself; by default the function's own module.
-        timed: whether the figures belong to the machine, so that another machine repeats them.
-    """
-
-    name: str
-    function: Callable[[str, int], Iterable[Measurement]]
-    arms: tuple[str, ...] = ("unisono",)
-    seeds: tuple[int, ...] = (0, 1, 2)
-    goals: tuple[Goal, ...] = ()
-    inputs: Callable[[], Iterable[Path]] = tuple
-    uses: tuple[str, ...] = ()
-    timed: bool = False
-
-    @property
-    def summary(self) -> str:
-        """The first line of the function's docstring."""
-        return (self.function.__doc__ or "").strip().split("\n", 1)[0]
-
-    def key(self, arm: str, seed: int) -> str:
-        """The hash of everything that a run's figures depend on."""
-        code = [function_hash(self.function), code_hash(*(self.uses or (self.function.__module__,)))]
-        parts = [self.name, arm, str(seed), *code, *(file_hash(p) for p in sorted(self.inputs()))]
-        return text_hash(*parts, *([machine()] if self.timed else []))
+    try:
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", "../src", ":!results")
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
-@dataclass(slots=True)
-class Rows:
-    """The rows known, by name."""
+def machine() -> dict[str, Any]:
+    """The kind of machine: processor, its instruction sets, cores, threads, and the libraries' versions; nothing that names it."""
+    import torch
 
-    rows: dict[str, Row] = field(default_factory=dict)
-
-    def __call__(self, name: str, **options: Any) -> Callable[[Callable[[str, int], Iterable[Measurement]]], Any]:
-        """Decorate a function ``(arm, seed)`` as the row of this name; options are the other attributes of ``Row``."""
-
-        def add(function: Callable[[str, int], Iterable[Measurement]]) -> Callable[[str, int], Iterable[Measurement]]:
-            if name in self.rows:
-                raise ValueError(f"the row {name!r} is registered twice")
-            self.rows[name] = Row(name, function, **options)
-            return function
-
-        return add
-
-
-row = Rows()
-
-
-def by_seed(records: Iterable[Mapping[str, Any]], arm: str, metric: str) -> dict[int, float]:
-    """Seed -> mean of a metric over the arms that match a pattern."""
-    found: dict[int, list[float]] = {}
-    for record in records:
-        if record["metric"] == metric and fnmatch.fnmatchcase(record["arm"], arm):
-            found.setdefault(record["seed"], []).append(record["value"])
-    return {seed: fmean(values) for seed, values in sorted(found.items())}
+    found: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            found.setdefault(name.strip(), value.strip())
+    except OSError:
+        pass
+    flags = set(found.get("flags", "").split())
+    return {
+        "processor": found.get("model name", platform.machine()),
+        "flags": [flag for flag in _FLAGS if flag in flags],
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    }
 
 
-def judge(goal: Goal, records: Sequence[Mapping[str, Any]]) -> Verdict:
-    """Hold the figures of a row against one goal."""
-    values = list(goal.values(records).values())
-    if not values:
-        return Verdict(goal, None, None, None, 0, "no data")
-    value = (fmean if goal.statistic == "mean" else median)(values)
-    sign = -1 if goal.lower else 1
-    slack = 1e-9 * max(1.0, abs(value))  # a figure equal to its goal reaches it
-    reached = [
-        name for name, bound in (("aim", goal.aim), ("must", goal.must)) if bound is not None and sign * value >= sign * bound - slack
-    ]
-    word: Any = "short" if not reached or "must" not in reached else "aim" if goal.aim is None else reached[0]
-    return Verdict(goal, value, min(values), max(values), len(values), word)
+def records_of(row: Row, case: Case, measured: Measured, *, key: str, seconds: float) -> list[Record]:
+    """One record for each metric of a case; each says how many there are, so that a torn write is found out."""
+    common = {"command": f"python -m benchmarks {row.name}", "commit": commit(), "machine": machine()}
+    at = datetime.now(UTC).isoformat(timespec="microseconds")
+    return [
+        {
+            "bench": row.name, "arm": case.arm, "metric": metric, "value": value, "unit": unit, "seed": case.seed,
+            "inputs": dict(case.inputs), **common, "key": key, "of": len(measured), "seconds": round(seconds, 2), "at": at,
+        }
+        for metric, (value, unit) in measured.items()
+    ]  # fmt: skip
 
 
-def load(name: str, folder: Path | None = None) -> list[dict[str, Any]]:
-    """The records of a row, oldest first; a last line that was cut off is left out."""
-    path = (folder or RESULTS) / f"{name}.jsonl"
-    if not path.exists():
-        return []
-    found = []
-    text = path.read_text("utf-8")
-    for line in text.splitlines():
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            if not text.endswith("\n") and text.endswith(line):
-                break
-            raise ValueError(f"{path.name}: this line is no JSON: {line[:80]!r}") from None
-    return found
-
-
-def finished(records: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The keys of the runs that came to their end."""
-    return {r["key"] for r in records if r["metric"] == LAST}
-
-
-def current(row: Row, records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """The newest finished run of every arm and seed.
-
-    Returns:
-        Their records, and how many of those runs are of other code or inputs than the present ones.
-    """
-    newest = {(r["arm"], r["seed"]): (r["key"], r["started"]) for r in records if r["metric"] == LAST}
-    asked = {(arm, seed) for arm in row.arms for seed in row.seeds}
-    kept = {at: run for at, run in newest.items() if at in asked}
-    stale = sum(key != row.key(*at) for at, (key, _) in kept.items())
-    return [r for r in records if kept.get((r["arm"], r["seed"])) == (r["key"], r["started"])], stale
-
-
-def append(name: str, records: Sequence[Mapping[str, Any]], folder: Path | None = None) -> None:
-    """Add a run's records in one write; what a cut-off write left behind is ended first."""
-    path = (folder or RESULTS) / f"{name}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(r, allow_nan=False) + "\n" for r in records)
-    with path.open("a+b") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        if size:
-            stream.seek(size - 1)
-            if stream.read(1) != b"\n":
-                stream.truncate(path.read_bytes().rfind(b"\n") + 1)
-        stream.write(text.encode())
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def missing_runs(row: Row, *, force: bool = False, folder: Path | None = None) -> Iterator[tuple[str, int, str]]:
-    """Tell which runs of a row are still to be done, seed by seed.
-
-    Yields:
-        (arm, seed, key).
-    """
-    done = set() if force else finished(load(row.name, folder))
-    for seed in row.seeds:
-        for arm in row.arms:
-            key = row.key(arm, seed)
-            if key not in done:
-                yield arm, seed, key
-
-
-def run(row: Row, arm: str, seed: int, key: str, folder: Path | None = None) -> list[dict[str, Any]]:
-    """Measure one arm and seed, and record it.
+def append(path: Path, records: Sequence[Record]) -> None:
+    """Append a case's records in one write, under a lock; a line that an earlier write left unfinished is ended first.
 
     Raises:
-        ValueError: the row gave nothing, or the same metric twice.
+        ValueError: a value is not finite.
     """
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    begin = time.monotonic()
-    found = list(row.function(arm, seed))
-    names = [m.metric for m in found]
-    if not found or len(set(names)) < len(names) or LAST in names:
-        raise ValueError(f"{row.name}: one figure for each metric is expected, got {names}")
-    found.append(Measurement(LAST, round(time.monotonic() - begin, 2), "s"))
-    command = shlex.join(["python", "-m", "benchmarks", row.name])
-    common = {"seed": seed, "command": command, "commit": commit(), "machine": machine(), "key": key, "started": started}
-    records = [{"bench": row.name, "arm": arm, "metric": m.metric, "value": float(m.value), "unit": m.unit, **common} for m in found]
-    append(row.name, records, folder)
-    return records
+    text = "".join(json.dumps(r, ensure_ascii=False, allow_nan=False) + "\n" for r in records)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            text = text if file.read(1) == b"\n" else "\n" + text
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> Iterator[Record]:
+    """Read a results file; broken lines are passed over.
+
+    Yields:
+        Records in the order in which they were written.
+    """
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and {"bench", "arm", "metric", "value", "unit", "seed", "inputs", "key", "of", "at"} <= record.keys():
+            yield record
+
+
+def complete(records: Sequence[Record]) -> list[list[Record]]:
+    """The records of each run of a case that was written as a whole, oldest first."""
+    runs: dict[tuple[str, str], dict[str, Record]] = {}
+    for record in records:
+        runs.setdefault((record["key"], record["at"]), {})[record["metric"]] = record
+    return [list(run.values()) for run in runs.values() if len(run) == next(iter(run.values()))["of"]]
+
+
+def done(path: Path) -> set[str]:
+    """The keys of the cases that need not be repeated."""
+    return {run[0]["key"] for run in complete(list(read(path)))}

@@ -1,13 +1,9 @@
-"""What holds for every test: no network beyond this machine, one thread, the same random numbers every time."""
+"""What every test stands on: no network, one thread, patience with a busy machine, data only where they are."""
 
 from __future__ import annotations
 
-import os
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
 import ipaddress
-import random
+import os
 import socket
 import sys
 from collections.abc import Iterator
@@ -15,91 +11,64 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("steady", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("steady")
+# read when torch, numpy and the like are first imported, which happens after this file; a test that needs none of them imports none of them
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = "1"
 
-SEED = 20_2511
+# a deadline measures the neighbours on the machine, not the code
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, database=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-class NetworkUseError(RuntimeError):
-    """A test reached for another machine."""
+class NetworkUsed(BaseException):
+    """A test tried to reach another machine. Not an Exception, so that nothing which forgives errors forgives this one."""
 
 
-def _is_local(address: Any) -> bool:
-    if not isinstance(address, tuple):
-        return True  # AF_UNIX and its kin
+def _stays_here(family: int, address: Any) -> bool:
+    if family not in {socket.AF_INET, socket.AF_INET6}:
+        return True
     host = str(address[0])
     if host in {"", "localhost"}:
         return True
     try:
-        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
-        return False
-
-
-def _guard(monkeypatch: pytest.MonkeyPatch) -> None:
-    connect, connect_ex, lookup = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
-
-    def refuse(address: Any) -> None:
-        if not _is_local(address):
-            raise NetworkUseError(f"a test tried to reach {address!r}; tests use this machine only")
-
-    def guarded_connect(self: socket.socket, address: Any) -> None:
-        refuse(address)
-        connect(self, address)
-
-    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
-        refuse(address)
-        return connect_ex(self, address)
-
-    def guarded_lookup(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-        name = host.decode() if isinstance(host, bytes) else host
-        if name is not None and name != socket.gethostname():
-            refuse((name, port))
-        return lookup(host, port, *args, **kwargs)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
-    monkeypatch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
-    monkeypatch.setattr(socket, "getaddrinfo", guarded_lookup)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _no_network() -> Iterator[None]:
-    """Refuse every connection that leaves this machine."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        _guard(monkeypatch)
-        yield
+        return host == socket.gethostname()
 
 
 @pytest.fixture(autouse=True)
-def _steady() -> Iterator[None]:
-    """The same seeds for every test; libraries that the test has not imported are left unimported."""
-    random.seed(SEED)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(SEED)
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        torch.manual_seed(SEED)
-        if torch.get_num_threads() != 1:
-            torch.set_num_threads(1)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connections end on this machine."""
+    for name in ("connect", "connect_ex"):
+        original = getattr(socket.socket, name)
+
+        def guarded(self: socket.socket, address: Any, original: Any = original) -> Any:
+            if not _stays_here(self.family, address):
+                raise NetworkUsed(f"a test tried to connect to {address!r}")
+            return original(self, address)
+
+        monkeypatch.setattr(socket.socket, name, guarded)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Torch stays at one thread whatever an earlier test has set."""
     yield
-
-
-@pytest.fixture(scope="session")
-def root() -> Path:
-    """The folder of the project."""
-    return Path(__file__).resolve().parent.parent
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
-    """The folder of real data sets; tests that need it skip where it is absent."""
-    from unisono.core.errors import UserError
-    from unisono.data.folder import data_folder as find
+    """The folder of public data sets; a test that asks for it is skipped where there is none."""
+    from unisono.core.errors import TableError
+    from unisono.data import data_folder as find
 
     try:
         return find()
-    except UserError:
+    except TableError:
         pytest.skip("no data folder: set UNISONO_DATA")

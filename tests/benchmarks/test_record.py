@@ -1,204 +1,225 @@
-"""Keys, resuming, verdicts and clean slots of the benchmarks' harness."""
-
 from __future__ import annotations
 
-import ast
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+from argparse import Namespace
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from benchmarks.__main__ import choose, work
-from benchmarks.__main__ import parse as parse_command
-from benchmarks.record import LAST, Goal, Measurement, Row, Rows, append, by_seed, current, judge, load, missing_runs, run
-from benchmarks.summary import as_markdown, as_text, table
 
-from benchmarks import fingerprint, timing
+import benchmarks
+from benchmarks import ROWS, Case, Goal, Row, row
+from benchmarks.__main__ import run_row
+from benchmarks.record import append, complete, digest, done, key_of, machine, meaning, package_code, read, records_of, sources
 
-
-def double(arm: str, seed: int) -> Iterator[Measurement]:
-    """Twice the seed, and one more for the arm b."""
-    yield Measurement("accuracy", 2 * seed + (arm == "b"))
+CASES = (Case("a", 0), Case("b", 0))
 
 
-def make(**options: object) -> Row:
-    return Row("double", double, **{"arms": ("a", "b"), "uses": ("benchmarks.timing",), **options})
+def made_row(run=lambda **_: {"x": (1.0, "s")}, cases=CASES) -> Row:
+    return Row("made", run, tuple(cases), (), None, "a row", "benchmarks.made")
 
 
-def run_all(row: Row, folder: Path) -> int:
-    return sum(bool(run(row, *waiting, folder)) for waiting in missing_runs(row, folder=folder))
+def package(folder: Path, text: str = "x = 1\n") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "module.py").write_text(text)
+    package_code.cache_clear()
+    return folder
 
 
-def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
-    row = make()
-    assert run_all(row, tmp_path) == 6
-    assert run_all(row, tmp_path) == 0
-    assert run_all(make(seeds=(0, 1, 2, 3)), tmp_path) == 2
-    assert len(list(missing_runs(row, force=True, folder=tmp_path))) == 6
+def options(**changes) -> Namespace:
+    return Namespace(**{"force": False, "dry_run": False, "arm": [], "seed": [], **changes})
 
 
-def test_records_say_everything(tmp_path: Path) -> None:
-    run(make(), "a", 3, "k", tmp_path)
-    first, last = load("double", tmp_path)
-    assert {"bench", "arm", "metric", "value", "unit", "seed", "command", "commit", "machine", "key"} <= set(first)
-    assert (first["bench"], first["arm"], first["metric"], first["value"], first["seed"]) == ("double", "a", "accuracy", 6.0, 3)
-    assert first["command"] == "python -m benchmarks double"
-    assert last["metric"] == LAST
+def test_cases_are_the_product_of_seeds_inputs_and_arms(monkeypatch):
+    monkeypatch.setitem(row.__globals__, "ROWS", found := {})
+    goal = Goal("x", must=1.0)
+
+    @row("product", goals=[goal], arms=("a", "b"), seeds=(0, 1), over={"part": ("p", "q")})
+    def product(**_):
+        """One sentence.
+
+        More.
+        """
+        return {}
+
+    made = found["product"]
+    assert [str(c) for c in made.cases[:3]] == ["a, part=p, seed 0", "b, part=p, seed 0", "a, part=q, seed 0"]
+    assert len(set(map(str, made.cases))) == 8
+    assert (made.title, made.goals, made.run) == ("One sentence.", (goal,), product)
 
 
-def test_a_run_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
-    row = make(arms=("a",), seeds=(0, 1))
-    run_all(row, tmp_path)
-    path = tmp_path / "double.jsonl"
-    path.write_bytes(path.read_bytes()[:-20])
-    assert [(arm, seed) for arm, seed, _ in missing_runs(row, folder=tmp_path)] == [("a", 1)]
-    assert run_all(row, tmp_path) == 1
-    assert run_all(row, tmp_path) == 0
-    assert all(json.loads(line) for line in path.read_text().splitlines())
-    assert by_seed(current(row, load("double", tmp_path))[0], "a", "accuracy") == {0: 0.0, 1: 2.0}
+def test_a_second_row_of_the_same_name_is_refused(monkeypatch):
+    monkeypatch.setitem(row.__globals__, "ROWS", {"twice": Row("twice", print, (), (), None, "", "benchmarks.other")})
+    with pytest.raises(ValueError, match=r"already a row 'twice', in benchmarks\.other"):
+        row("twice")(lambda **_: {})
+    assert "twice" not in ROWS
 
 
-def test_a_damaged_line_in_the_middle_is_said(tmp_path: Path) -> None:
-    append("double", [{"a": 1}], tmp_path)
-    path = tmp_path / "double.jsonl"
-    path.write_text("{broken\n" + path.read_text())
-    with pytest.raises(ValueError, match="broken"):
-        load("double", tmp_path)
+def test_digest_keeps_borders():
+    assert digest(["ab", "c"]) != digest(["a", "bc"])
+    assert digest(["ab"]) == digest([b"ab"])
 
 
-def test_key_follows_inputs_arm_seed_and_code(tmp_path: Path) -> None:
-    one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
-    one.write_text("x"), same.write_text("x"), other.write_text("y")
-    keys = {p.name: make(inputs=lambda p=p: [p]).key("a", 0) for p in (one, same, other)}
-    assert keys["one"] == keys["same"] != keys["other"]
-    row = make()
-    assert len({row.key("a", 0), row.key("a", 1), row.key("b", 0), make(uses=("benchmarks.summary",)).key("a", 0)}) == 4
-    assert make(goals=(Goal("g", "accuracy", 1.0),)).key("a", 0) == row.key("a", 0)
-    assert make(timed=True).key("a", 0) != row.key("a", 0)
+def test_meaning_passes_over_comments_docstrings_and_layout_only():
+    plain = "def f(x):\n    return x + 1\n"
+    assert meaning('"""Module."""\ndef f(x):\n    """Doc."""\n    # why\n    return (x\n        + 1)\n') == meaning(plain)
+    assert meaning("def f(x):\n    return x + 2\n") != meaning(plain)
+    assert meaning("def f(x):\n    y = 'a'\n    return x + 1\n") != meaning(plain)
 
 
-def test_code_is_compared_without_comments_and_docstrings() -> None:
-    texts = ['def f():\n    """Say."""\n    return 1  # one', "def f():\n\n    return 1", "def f():\n    return 2"]
-    said, plain, other = (fingerprint._without_docstrings(ast.parse(t)) for t in texts)
-    assert said == plain != other
+def test_the_key_changes_with_inputs_and_code_and_with_nothing_else(tmp_path):
+    made, code = made_row(), package(tmp_path / "code")
+    key = key_of(made, Case("a", 0), code)
+    assert key == key_of(made, Case("a", 0), code)
+    others = [Case("b", 0), Case("a", 1), Case("a", 0, {"part": "p"}), Case("a", 0, {"part": "q"})]
+    assert len({key, *(key_of(made, case, code) for case in others)}) == 5
+    assert key == key_of(made, Case("a", 0), package(code, '"""New words."""\nx = 1  # one\n'))
+    assert key != key_of(made, Case("a", 0), package(code, "x = 2\n"))
+    (code / "recipe.yaml").write_text("width: 64\n")
+    assert key != key_of(made, Case("a", 0), package(code, "x = 1\n"))
+    (code / "recipe.yaml").unlink()
+    assert key == key_of(made, Case("a", 0), package(code, "x = 1\n"))
 
 
-def test_code_that_registries_load_by_name_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "unisono"
-    (package / "parts").mkdir(parents=True)
-    texts = {
-        "__init__": "",
-        "a": "from unisono import b\nmake(package='unisono.parts')",
-        "b": "",
-        "parts/__init__": "",
-        "parts/one": "",
-        "c": "",
+def test_the_order_of_inputs_is_not_part_of_the_key(tmp_path):
+    made, code = made_row(), package(tmp_path / "code")
+    assert key_of(made, Case("a", 0, {"p": 1, "q": 2}), code) == key_of(made, Case("a", 0, {"q": 2, "p": 1}), code)
+
+
+def test_sources_follow_imports_among_benchmarks(tmp_path):
+    (tmp_path / "one.py").write_text("from benchmarks import Goal, two\nimport os\n")
+    (tmp_path / "two.py").write_text("def f():\n    from benchmarks.three import g\n    import benchmarks.four\n")
+    for name in ("three", "four", "unrelated", "Goal"):
+        (tmp_path / f"{name}.py").write_text("from benchmarks import one\n")
+    found = [path.stem for path in sources("benchmarks.one", tmp_path)]
+    assert found == ["Goal", "four", "one", "three", "two"]
+
+
+def test_records_say_all_that_is_promised():
+    made = made_row()
+    (record,) = records_of(made, Case("a", 3, {"part": "p"}), {"x": (1.5, "s")}, key="k", seconds=2.0)
+    promised = {"bench", "arm", "metric", "value", "unit", "seed", "command", "commit", "machine"}
+    assert promised <= record.keys()
+    assert (record["bench"], record["arm"], record["metric"], record["value"], record["unit"], record["seed"]) == (
+        "made",
+        "a",
+        "x",
+        1.5,
+        "s",
+        3,
+    )
+    assert record["command"] == "python -m benchmarks made"
+
+
+def test_a_machine_is_described_and_not_named():
+    found = machine()
+    assert {"processor", "flags", "cores", "threads", "torch"} <= found.keys()
+    assert all(f in {"avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"} for f in found["flags"])
+    assert "/" not in json.dumps({**found, "processor": "", "gpu": ""})
+
+
+def test_broken_lines_and_torn_cases_are_passed_over_and_the_next_write_starts_a_line(tmp_path):
+    path, made = tmp_path / "made.jsonl", made_row()
+    two = {"x": (1.0, "s"), "y": (2.0, "s")}
+    append(path, records_of(made, Case("a", 0), two, key="whole", seconds=0))
+    text = path.read_text()
+    append(path, records_of(made, Case("b", 0), two, key="torn", seconds=0))
+    cut = path.read_text()[: -len(text) // 3]
+    path.write_text(cut)
+    assert not path.read_text().endswith("\n")
+    assert done(path) == {"whole"}
+    append(path, records_of(made, Case("c", 0), two, key="next", seconds=0))
+    with path.open("a") as file:
+        file.write('[1, 2]\n{"bench": "made"}\nnot json\n')
+    assert done(path) == {"whole", "next"}
+    assert len(complete(list(read(path)))) == 2
+
+
+def test_a_value_that_is_not_finite_is_refused_and_leaves_nothing(tmp_path):
+    path = tmp_path / "made.jsonl"
+    with pytest.raises(ValueError, match="JSON compliant"):
+        append(path, records_of(made_row(), Case("a", 0), {"x": (1.0, "s"), "y": (float("nan"), "s")}, key="k", seconds=0))
+    assert not path.exists()
+
+
+def _write_many(path: Path, name: str) -> None:
+    made = made_row()
+    for number in range(30):
+        records = [{**r, "machine": "m" * 3000} for r in records_template(made, name, number)]
+        append(path, records)
+
+
+def records_template(made: Row, name: str, number: int) -> list[dict]:
+    common = {
+        "bench": made.name,
+        "arm": name,
+        "unit": "s",
+        "seed": number,
+        "inputs": {},
+        "key": f"{name}{number}",
+        "of": 3,
+        "at": str(number),
     }
-    for name, text in texts.items():
-        (package / f"{name}.py").write_text(text)
-    monkeypatch.setattr(fingerprint, "PLACES", (tmp_path,))
-    found = set(fingerprint.modules_of("unisono.a"))
-    assert found == {"unisono", "unisono.a", "unisono.b", "unisono.parts", "unisono.parts.one"}
+    return [{**common, "metric": m, "value": 1.0} for m in "xyz"]
 
 
-def test_recording_does_not_change_what_was_measured() -> None:
-    assert not {"benchmarks.record", "benchmarks.fingerprint"} & set(fingerprint.modules_of("benchmarks.summary"))
+def test_processes_that_append_at_once_lose_nothing(tmp_path):
+    path, context = tmp_path / "made.jsonl", get_context("fork")
+    workers = [context.Process(target=_write_many, args=(path, name)) for name in ("p", "q", "r")]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [w.exitcode for w in workers] == [0, 0, 0]
+    assert done(path) == {f"{name}{number}" for name in "pqr" for number in range(30)}
+    assert len(path.read_text().splitlines()) == 3 * 3 * 30
 
 
-def test_machine_names_no_host() -> None:
-    import socket
+def test_a_run_goes_on_where_it_stopped(tmp_path, capsys):
+    calls = []
 
-    assert "torch" in fingerprint.machine() and "cores" in fingerprint.machine()
-    assert socket.gethostname() not in fingerprint.machine()
+    def run(*, arm: str, seed: int):
+        calls.append(arm)
+        if arm == "b" and calls.count("b") == 1:
+            raise RuntimeError("out of luck")
+        return {"x": (float(len(calls)), "s")}
 
-
-def records(**values: list[float]) -> list[dict[str, object]]:
-    return [{"arm": a, "metric": "m", "value": v, "seed": s} for a, vs in values.items() for s, v in enumerate(vs)]
-
-
-@pytest.mark.parametrize(
-    ("values", "goal", "word", "value"),
-    [
-        ([0.9, 1.0], Goal("g", "m", 0.9, 0.96), "must", 0.95),
-        ([0.97, 0.97], Goal("g", "m", 0.9, 0.96), "aim", 0.97),
-        ([0.8, 0.8], Goal("g", "m", 0.9, 0.96), "short", 0.8),
-        ([0.9, 0.9], Goal("g", "m", 0.9), "aim", 0.9),
-        ([50.0, 60.0], Goal("g", "m", 60, lower=True), "aim", 55.0),
-        ([1.2, 1.2], Goal("g", "m", 1.1, 1.0, lower=True), "short", 1.2),
-        ([1.0, 2.0, 9.0], Goal("g", "m", 1.5, 3.0, statistic="median"), "must", 2.0),
-    ],
-)
-def test_verdicts(values: list[float], goal: Goal, word: str, value: float) -> None:
-    verdict = judge(goal, records(a=values))
-    assert (verdict.word, verdict.value) == (word, pytest.approx(value))
-    assert (verdict.low, verdict.high, verdict.seeds) == (min(values), max(values), len(values))
+    made = made_row(run, [Case(a, 0) for a in "abc"])
+    assert run_row(made, options(dry_run=True), tmp_path) == 0
+    assert calls == []
+    assert run_row(made, options(), tmp_path) == 1
+    assert run_row(made, options(), tmp_path) == 0
+    assert calls == ["a", "b", "c", "b"]
+    assert run_row(made, options(), tmp_path) == 0
+    assert len(calls) == 4
+    assert run_row(made, options(force=True, arm=["a"]), tmp_path) == 0
+    assert calls[4:] == ["a"]
+    said = capsys.readouterr()
+    assert "made 2/3 (b, seed 0): failed" in said.err
+    assert "out of luck" in said.err
+    assert said.out.splitlines()[0].split("\t") == ["made", "a", "x", "1", "s"]
 
 
-def test_goals_compare_arms_seed_by_seed() -> None:
-    found = records(**{"ours/x": [1.0, 2.0], "ours/y": [3.0, 4.0], "theirs/x": [1.0, 1.0, 7.0]})
-    less = judge(Goal("g", "m", 1.0, arm="ours/*", against=("theirs/*", "m")), found)
-    assert (less.value, less.low, less.high, less.seeds) == (1.5, 1.0, 2.0, 2)
-    ratio = judge(Goal("g", "m", 2.0, arm="ours/*", against=("theirs/*", "m"), how="ratio"), found)
-    assert ratio.value == 2.5
-    assert judge(Goal("g", "m", 1.0, arm="nobody"), found).word == "no data"
+def test_a_case_whose_code_changed_is_run_again(tmp_path, monkeypatch):
+    calls = []
+
+    def run(**_):
+        calls.append(1)
+        return {"x": (1.0, "s")}
+
+    made, code = made_row(run, [Case("a", 0)]), package(tmp_path / "code")
+    monkeypatch.setattr("benchmarks.__main__.key_of", lambda row, case: key_of(row, case, code))
+    run_row(made, options(), tmp_path)
+    run_row(made, options(), tmp_path)
+    assert len(calls) == 1
+    package(code, "x = 3\n")
+    run_row(made, options(), tmp_path)
+    assert len(calls) == 2
 
 
-def test_summary_shows_goals_and_marks_figures_of_earlier_code(tmp_path: Path) -> None:
-    row = make(goals=(Goal("accuracy of b", "accuracy", 2.0, arm="b"), Goal("none", "other", 1.0)))
-    run_all(row, tmp_path)
-    fresh = table([row], tmp_path)
-    assert fresh[0] == ("double", "accuracy of b", "3", "1 to 5", "3", "2", "-", "aim")
-    assert fresh[1][-1] == "no data"
-    changed = make(goals=row.goals, uses=("benchmarks.summary",))
-    assert table([changed], tmp_path)[0][-1] == "aim*"
-    assert "accuracy of b" in as_text(fresh) and "| double | accuracy of b | 3 |" in as_markdown(fresh)
-
-
-def test_a_failing_run_is_said_and_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def fails(arm: str, seed: int) -> Iterator[Measurement]:
-        if seed == 1:
-            raise RuntimeError("no luck")
-        yield Measurement("accuracy", 1.0)
-
-    asked = parse_command(["--results", str(tmp_path)])
-    assert work([Row("luck", fails, uses=("benchmarks.timing",))], asked) == 1
-    assert "no luck" in capsys.readouterr().err
-    assert by_seed(load("luck", tmp_path), "*", "accuracy") == {0: 1.0, 2: 1.0}
-
-
-def test_a_run_without_figures_is_refused(tmp_path: Path) -> None:
-    twice = Row("twice", lambda arm, seed: [Measurement("x", 1.0), Measurement("x", 2.0)])
-    for row in (twice, Row("none", lambda arm, seed: [])):
-        with pytest.raises(ValueError, match=row.name):
-            run(row, "a", 0, "k", tmp_path)
-        assert load(row.name, tmp_path) == []
-
-
-def test_unknown_and_duplicate_rows_are_refused() -> None:
-    rows = Rows()
-    rows("double")(double)
-    with pytest.raises(ValueError, match="registered twice"):
-        rows("double")(double)
-    with pytest.raises(SystemExit, match="did you mean 'double'"):
-        choose(["duoble"], rows.rows)
-    assert [r.name for r in choose([], rows.rows)] == ["double"]
-
-
-def test_interleaved_ratio_follows_the_work() -> None:
-    calls = {"one": 0, "three": 0}
-
-    def work_on(name: str, amount: int) -> None:
-        calls[name] += 1
-        sum(range(amount))
-
-    found = timing.interleave({"one": lambda: work_on("one", 20_000), "three": lambda: work_on("three", 60_000)}, slots=3, seconds=0.005)
-    assert all(t.clean + t.noisy >= 3 and t.low <= t.seconds <= t.high for t in found.values())
-    assert found["three"].seconds > found["one"].seconds
-    assert min(calls.values()) > 3
-
-
-def test_slots_that_waited_for_a_core_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    delays = iter([0.0, 0.0, 0.0, 5.0, 5.0, 5.0, 5.0, 5.0])
-    monkeypatch.setattr(timing, "run_delay", lambda: next(delays))
-    found = timing.interleave({"only": lambda: sum(range(1000))}, slots=3, seconds=0.001, most=4)["only"]
-    assert (found.clean, found.noisy) == (3, 1)
+def test_importing_the_registry_imports_nothing_heavy():
+    code = "import sys, benchmarks; sys.exit(bool({'torch', 'numpy'} & sys.modules.keys()))"
+    root = Path(benchmarks.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

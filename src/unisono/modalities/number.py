@@ -202,6 +202,8 @@ class Piecewise(_Numbers):
     Args:
         bins: bins of a column at most.
         max_tokens: tokens a row at most; more columns than that share tokens, which are the sums over their present cells.
+        noise: spread of the noise added in training, in standard deviations of the column.
+        dropout: how often a cell is left out in training.
     """
 
     def __init__(

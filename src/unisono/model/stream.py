@@ -222,7 +222,7 @@ class Predictor:
         return Evaluator(self.network, self.schema, self.assembler, store, targets, self.device, self.bf16), rows
 
 
-def _vectors(values_ND: NDArray[np.float32], present: NDArray[np.bool_]) -> pa.Array:
+def _vectors(values_ND: NDArray[np.float32], present: Any) -> pa.Array:
     """Rows as a fixed-size list of float32, null where not present."""
     flat = pa.array(np.ascontiguousarray(values_ND, np.float32).reshape(-1))
     mask = pa.array(~present) if not present.all() else None

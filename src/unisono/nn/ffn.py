@@ -19,11 +19,11 @@ feed_forwards: Registry[FeedForward] = Registry("feed-forward", FeedForward, pac
 
 
 def silent(linear: nn.Linear) -> nn.Linear:
-    """Set the last map of a residual branch to zero, so that a new layer changes nothing (arXiv:2003.04887, arXiv:1901.09321).
+    """Make the last map of a residual branch nearly zero, so that a new layer changes next to nothing (arXiv:2003.04887, arXiv:1901.09321).
 
     The network then starts as a function of each token by itself, linear from the token on, and takes up interaction as it learns.
     """
-    nn.init.zeros_(linear.weight)
+    nn.init.normal_(linear.weight, std=0.01 * linear.in_features**-0.5)
     nn.init.zeros_(linear.bias)
     return linear
 

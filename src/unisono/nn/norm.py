@@ -37,22 +37,6 @@ class LayerNorm(Norm):
         return nn.functional.layer_norm(x_TD, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-@norms.register("none")
-class NoNorm(Norm):
-    """Leaves tokens as they are: ``y = x``.
-
-    Args:
-        width: D.
-    """
-
-    def __init__(self, *, width: int) -> None:
-        super().__init__()
-
-    def forward(self, x_TD: Tensor) -> Tensor:
-        """The same (T, D)."""
-        return x_TD
-
-
 @norms.register("rms", source="arXiv:1910.07467")
 class RMSNorm(Norm):
     """``y = x / sqrt(mean(x^2) + eps) * g`` over the width of each token.

@@ -42,7 +42,8 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
         y: Tensor = fn.relu(self.conv1(fn.relu(self.norm(x))), inplace=True)
-        return x + self.conv2(y)
+        change: Tensor = self.conv2(y)
+        return x + change
 
 
 class ConvStem(nn.Module):
