@@ -19,21 +19,25 @@ from contextlib import suppress
 from typing import Any
 from unittest import mock
 
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as fn
+from unisono.train.devices import prepare_environment
 
-import unisono
-from unisono.core.draw import Draw
-from unisono.data import sounds
-from unisono.modalities import pixels
-from unisono.modalities.base import Items
-from unisono.model import fit as fitting
-from unisono.model import learner as learning
-from unisono.train.calibrate import make_stepper
-from unisono.train.devices import autocast, choose_precision
-from unisono.train.distribute import join
+prepare_environment()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn import functional as fn  # noqa: E402
+
+import unisono  # noqa: E402
+from unisono.core.draw import Draw  # noqa: E402
+from unisono.data import sounds  # noqa: E402
+from unisono.modalities import pixels  # noqa: E402
+from unisono.modalities.base import Items  # noqa: E402
+from unisono.model import fit as fitting  # noqa: E402
+from unisono.model import learner as learning  # noqa: E402
+from unisono.train.calibrate import make_stepper  # noqa: E402
+from unisono.train.devices import autocast, choose_precision  # noqa: E402
+from unisono.train.distribute import join  # noqa: E402
 
 
 class Block(nn.Module):
