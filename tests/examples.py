@@ -25,7 +25,8 @@ from unisono.modalities.base import Cells, Context, modalities
 #: Rows of every example column.
 ROWS = 12
 _WORDS = ("a small cat sleeps on the warm roof", "two dogs run through wet grass", "the old tabby waits", "birds sing at dawn, loudly",
-          "rain falls on the quiet garden", "nobody heard the bell ring twice", "she bought a red bicycle yesterday", "clouds drift over the hill",
+          "rain falls on the quiet garden", "nobody heard the bell ring twice", "she bought a red bicycle yesterday",
+          "clouds drift over the hill",
           "fish swim under the wooden bridge", "a fox crosses the snowy field at night", "bread and honey for breakfast", "")  # fmt: skip
 
 
@@ -170,7 +171,9 @@ COLUMNS: dict[str, ExampleColumn] = {
     "JPEG bytes": ExampleColumn("image", lambda _: _each(lambda k: _jpeg(16, k))),
     "picture structs": ExampleColumn("image", lambda _: _each(lambda k: {"bytes": png(9, 9, k), "path": f"{k}.png"})),
     "picture paths": ExampleColumn("image", lambda folder: _saved(folder, ".png", lambda k: png(9, 9, k))),
-    "grey pictures as nested lists": ExampleColumn("image", lambda _: pa.array([rng(k).integers(0, 256, (8, 8)).tolist() for k in range(ROWS)])),
+    "grey pictures as nested lists": ExampleColumn(
+        "image", lambda _: pa.array([rng(k).integers(0, 256, (8, 8)).tolist() for k in range(ROWS)])
+    ),
     "colour pictures as nested lists": ExampleColumn(
         "image", lambda _: pa.array([rng(k).integers(0, 256, (8, 9, 3)).tolist() for k in range(ROWS)])
     ),

@@ -36,7 +36,7 @@ def fit(
         seed: of every random choice.
         progress: show a bar.
         **options: ``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ``null_words``, ``encoding``, ``media_root``, ``resume``,
-            ``force``, ``examples``, ``encoders``.
+            ``force``, ``examples``, ``encoders`` (column -> Hugging Face model folder or ``nn.Module``), ``link_encoders``.
 
     Returns:
         The fitted model.
@@ -48,13 +48,17 @@ def fit(
     return model.fit(data, out=out, progress=progress)
 
 
-def load(folder: str | Path) -> Model:
+def load(folder: str | Path, *, encoders: Mapping[str, Any] | None = None) -> Model:
     """Read a model folder.
+
+    Args:
+        folder: the model folder.
+        encoders: column -> the module that was given at the fit, or the new place of a linked encoder.
 
     Raises:
         ModelFolderError: it is absent, damaged, or made by a newer version.
     """
-    return Model.load(folder)
+    return Model.load(folder, encoders=encoders)
 
 
 def inspect(data: Any, **options: Any) -> Inspection:

@@ -38,7 +38,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The resolved recipe as a file that can be given back by its path."""
-        return yaml.safe_dump({k: _plain(v) for k, v in self.settings.items()}, sort_keys=False, allow_unicode=True, width=120)
+        return yaml.safe_dump({k: _written(v) for k, v in self.settings.items()}, sort_keys=False, allow_unicode=True, width=120)
 
     def with_settings(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with some keys merged over, by the rules of derivation.
@@ -55,6 +55,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     return value
+
+
+def _written(value: Any) -> Any:
+    """Plain values; a ready component by the setting that stands for it."""
+    if hasattr(value, "to_setting"):
+        return _written(value.to_setting())
+    if isinstance(value, Mapping):
+        return {str(k): _written(v) for k, v in value.items()}
+    return [_written(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def recipe_names() -> list[str]:

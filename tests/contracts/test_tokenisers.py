@@ -50,7 +50,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
 def test_every_modality_has_an_example_and_a_tokeniser() -> None:
     assert set(CANONICAL) == set(MODALITIES)
     assert {word for _, word in cases()} == set(MODALITIES)
-    assert set(NEEDS) <= set(tokenisers.entries) | {"encoder"}
+    assert set(NEEDS) <= set(tokenisers.entries)
 
 
 def test_every_row_gives_tokens_of_the_right_shape(case: Case) -> None:

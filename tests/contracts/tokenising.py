@@ -80,7 +80,10 @@ def cases() -> list[tuple[str, str]]:
 
 
 #: Tokenisers that cannot be built from defaults, and where they are tested instead.
-NEEDS = {"encoder": "tests/modalities/test_frozen.py: reads what a frozen encoder given by a person says"}
+NEEDS = {
+    "hf": "tests/modalities/test_frozen.py: needs a model folder",
+    "given": "tests/modalities/test_frozen.py: needs a module given in Python",
+}
 
 
 def values_of(module: nn.Module, packed: Packed) -> Tensor:

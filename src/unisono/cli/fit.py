@@ -14,17 +14,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     add = parser.add_argument
     add("table", metavar="TABLE", help="a file, a folder of class folders, or - for standard input")
-    add("--target", action="append", default=[], metavar="COL[=TASK]", help="a column to predict (repeatable); TASK: category, boolean, number, labels")
+    add(
+        "--target",
+        action="append",
+        default=[],
+        metavar="COL[=TASK]",
+        help="a column to predict (repeatable); TASK: category, boolean, number, labels",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
     add("--schema", type=Path, metavar="FILE", help="a schema file that inspect --write made")
     add("--split", metavar="COL", help="column with the values train, val and test")
     add("--key", metavar="COL", help="column that names a row")
     add("--group", metavar="COL", help="rows of equal value stay on one side of a split")
     add("--time", metavar="COL", help="split from old to new by this column")
-    add("--column", action="append", default=[], metavar="NAME=MODALITY", help="take a column for this modality; also keeps a suspicious one")
+    add(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=MODALITY",
+        help="take a column for this modality; also keeps a suspicious one",
+    )
     add("--drop", action="append", default=[], metavar="COL", help="leave a column out (repeatable)")
     add("--recipe", default="early-fusion", metavar="NAME", help="a recipe's name or file (default early-fusion)")
     add("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of the recipe (repeatable)")
+    add("--encoder", action="append", default=[], metavar="NAME=DIR", help="read a column by a frozen encoder: a Hugging Face model folder")
+    add("--link-encoders", action="store_true", help="refer to encoder folders by path and hash instead of copying them into DIR")
     add("--budget", metavar="TIME", help="end within this time, such as 90s or 5m, evaluation and report included")
     add("--seed", type=int, default=0, metavar="N", help="of every random choice (default 0)")
     common.add_bad_cells(parser)
@@ -40,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     from unisono.model.fit import fit_table
     from unisono.model.options import FitOptions, named_targets, parse_duration
+    from unisono.train.distribute import is_main
 
     common.show_notes(arguments.quiet)
     columns, drop, targets = _from_schema(arguments.schema)
@@ -57,6 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         bad_cells=arguments.bad_cells,
         out=arguments.out,
+        encoders=common.pairs(arguments.encoder, "encoder"),
+        link_encoders=arguments.link_encoders,
         resume=arguments.resume,
         force=arguments.force,
         examples=not arguments.no_examples,
@@ -64,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         **common.reading(arguments),
     )
     fitted = fit_table(arguments.table, options, started_at=started)
+    if not is_main():
+        return 0
     if arguments.json:
         common.print_json({"out": str(arguments.out), **fitted.metrics})
         return 0

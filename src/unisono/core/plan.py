@@ -62,7 +62,7 @@ class Blocks:
         share: (Nq,) float32, 1 / (number of blocks a query stands in), or None when every token is a query exactly once.
         active: (T,) bool, tokens that are a query with at least one key; None when all are. The others leave a layer unchanged.
         num_tokens: T.
-        calls: the same blocks as the kernel takes them.
+        calls: the same blocks as the kernel takes them; worked out from ``runs`` when not given.
     """
 
     query: Tensor | None
@@ -72,6 +72,10 @@ class Blocks:
     active: Tensor | None
     num_tokens: int
     calls: tuple[Call, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.calls:
+            object.__setattr__(self, "calls", kernel_calls(self.runs))
 
     def to(self, device: torch.device) -> Blocks:
         """The same on another device."""
@@ -192,7 +196,7 @@ def blocks_of(labels: NDArray[np.int64], wild: NDArray[np.bool_] | None, sample:
     once = len(index) == t and bool((times == 1).all())
     share = None if once else torch.from_numpy((1.0 / times[index]).astype(np.float32))
     active = None if times.all() else torch.from_numpy(times > 0)
-    return Blocks(None if identity else torch.from_numpy(index), None, runs, share, active, t, kernel_calls(runs))
+    return Blocks(None if identity else torch.from_numpy(index), None, runs, share, active, t)
 
 
 #: Padding is worth this many multiplications of query with key (of one head's width each) to save one call of the kernel.

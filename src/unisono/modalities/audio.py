@@ -129,7 +129,7 @@ def _decode_with_libsndfile(data: bytes) -> Signal:
             rate, kind = file.samplerate, file.format
     except (soundfile.SoundFileError, RuntimeError) as error:
         head = "" if looks_like_sound(data[:16]) else f" (it begins with {data[:12]!r})"
-        raise Unreadable(f"no readable sound file{head}: {str(error).rstrip('.')}") from None
+        raise Unreadable(f"no readable sound file{head}: {str(error).rsplit(': ', 1)[-1].rstrip('.')}") from None
     if len(samples) < promised and kind != "MP3":
         raise Unreadable(f"the {kind} file is truncated: {promised:,} samples promised, {len(samples):,} are there")
     return _mono(samples, rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import SchemaError, UserError
 from unisono.core.schema import Schema
-from unisono.model.evaluate import Evaluator
 from unisono.model.fit import Fitted, fit_table
 from unisono.model.folder import read_model, write_model
 from unisono.model.options import FitOptions, named_targets, parse_duration
 from unisono.model.stream import Predictor
 from unisono.network import Network
-from unisono.recipe import Recipe
 
 _FEATURE = "x{}"
 _LABEL = "y"
@@ -238,13 +236,17 @@ class Model:
         write_model(Path(folder), fitted.network, fitted.recipe, fitted.schema, fitted.metrics)
 
     @classmethod
-    def load(cls, folder: str | Path) -> Model:
+    def load(cls, folder: str | Path, *, encoders: Mapping[str, Any] | None = None) -> Model:
         """Read a model folder.
+
+        Args:
+            folder: the model folder.
+            encoders: column -> the module that was given at the fit, or the new place of a linked encoder.
 
         Raises:
             ModelFolderError: it is absent, damaged, or made by a newer version.
         """
-        network, recipe, schema, metrics = read_model(Path(folder))
+        network, recipe, schema, metrics = read_model(Path(folder), encoders)
         model = cls(target={t.name: t.task for t in schema.targets}, recipe=recipe.name)
         model._adopt(Fitted(network, recipe, schema, metrics or {}, []))
         return model

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unisono.core.errors import ResourceError, UserError
+from unisono.core.errors import UserError
 from unisono.core.schema import Schema
+from unisono.model.encoders import store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
-from unisono.model.folder import CHECKPOINT, REPORT, SCHEMA, read_model, write_model, write_schema, write_text
+from unisono.model.folder import CHECKPOINT, RECIPE, SCHEMA, WEIGHTS, write_model, write_schema, write_text
 from unisono.model.learner import Supervised, TrainingRows
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare
@@ -30,13 +30,18 @@ from unisono.recipe import Recipe, build_objective, load_recipe
 from unisono.table.batching import Assembler, SourceDropout
 from unisono.table.cache import TableCache
 from unisono.table.read import open_table
-from unisono.train.budget import Budget
+from unisono.table.source import TableSource
+from unisono.train.budget import PLAN_FILE, Budget, TrainPlan
 from unisono.train.devices import choose_device, choose_precision
+from unisono.train.distribute import is_main
 from unisono.train.loop import train
 from unisono.train.progress import History
 from unisono.train.settings import TrainSettings
 
 logger = logging.getLogger("unisono")
+
+#: The folder of the memory-mapped table within the model folder, while training.
+CACHE = "cache"
 
 
 @dataclass
@@ -82,7 +87,7 @@ def claim_folder(options: FitOptions) -> None:
     if out.is_dir() and any(out.iterdir()) and not options.resume:
         if not options.force:
             raise UserError(f"--out {out}: the folder is not empty; go on with --resume, or replace what is there with --force")
-        if not (out / SCHEMA).is_file() and not (out / CHECKPOINT).is_dir() and not (out / "cache").is_dir():
+        if not (out / SCHEMA).is_file() and not (out / CHECKPOINT).is_dir() and not (out / CACHE).is_dir():
             raise UserError(f"--out {out}: --force replaces a model folder only, and this is none; empty it yourself, or choose another")
         for entry in out.iterdir():
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
@@ -109,18 +114,43 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
     started = time.monotonic() if started_at is None else started_at
     recipe = load_recipe(options.recipe, options.settings)
     settings = TrainSettings.read(recipe.settings.get("train"), f"recipe {recipe.name}: train")
-    claim_folder(options)
-    with working_folder(options.out) as folder:
+    if is_main():
+        claim_folder(options)
+    with working_folder(options.out if is_main() else None) as folder, torch.random.fork_rng(devices=[]):
         source = open_table(data, null_words=options.null_words, encoding=options.encoding, media_root=options.media_root)
         check_names(options, source.schema.names, source.name)
-        cache = TableCache.write(source, folder / "cache")
+        recipe = with_encoders(recipe, options.encoders, source.schema.names, link=options.link_encoders)
+        cache = _cache(source, folder / CACHE, options.resume)
         try:
             prepared = prepare(cache, recipe, options, source.hints)
             prepared.notes[:0] = source.notes
             return _fit_prepared(prepared, recipe, settings, options, folder, started)
         finally:
-            if options.out is None or (options.out / SCHEMA).is_file():
-                cache.remove()
+            _tidy(cache, folder)
+
+
+def _tidy(cache: TableCache, folder: Path) -> None:
+    """Leave nothing of a fit that ended, well or badly, but keep what an interrupted one needs to go on."""
+    if (folder / CHECKPOINT).is_dir():
+        return
+    cache.remove()
+    if not (folder / WEIGHTS).is_file():
+        for name in (RECIPE, SCHEMA, PLAN_FILE):
+            (folder / name).unlink(missing_ok=True)
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _cache(source: TableSource, folder: Path, resume: bool) -> TableCache:
+    """The table's rows, memory-mapped; an interrupted run's are used again when the table is the same."""
+    if resume and source.fingerprint is not None and folder.is_dir():
+        try:
+            cache = TableCache.open(folder)
+        except UserError:
+            return TableCache.write(source, folder)
+        if cache.fingerprint == source.fingerprint:
+            return cache
+    return TableCache.write(source, folder)
 
 
 def _fit_prepared(
@@ -130,7 +160,8 @@ def _fit_prepared(
     schema, split = prepared.schema, prepared.split
     for note in prepared.notes:
         logger.info("%s", note)
-    if prepared.bad and options.out is not None:
+    writes = options.out is not None and is_main()
+    if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
     assembler = Assembler(schema, network.groups, network.trunk.plan, SourceDropout(build_objective(recipe).drop_sources))
@@ -144,25 +175,33 @@ def _fit_prepared(
     budget = None
     if options.budget is not None:
         budget = Budget(options.budget, started, _reserve_seconds(measured, headline))
-    if options.out is not None:
-        write_text(folder / "recipe.yaml", recipe.to_yaml())
-        write_schema(folder, schema)
+
+    def on_plan(plan: TrainPlan) -> None:
+        if writes:
+            write_text(folder / RECIPE, store_encoders(folder, planned(recipe, plan)).to_yaml())
+            write_schema(folder, schema)
+
     history = train(
         learner, rows, settings,
-        folder=folder if options.out is not None else None, seed=options.seed, resume=options.resume, budget=budget,
-        progress=options.progress,
+        folder=options.out, seed=options.seed, resume=options.resume, budget=budget,
+        progress=options.progress, on_plan=on_plan,
     )  # fmt: skip
-    recipe = recipe.with_settings({"train": history.plan.as_settings()}) if options.budget is not None else recipe
+    recipe = planned(recipe, history.plan)
     schema = calibrate(measured, schema, split.val)
     measured = replace(measured, schema=schema)
     metrics = measure(measured, prepared, history)
     network.to("cpu").eval()
     fitted = Fitted(network, recipe, schema, metrics, prepared.notes)
-    if options.out is not None:
+    if writes:
         write_model(folder, network, recipe, schema, metrics)
         write_report(folder, Fit(replace(measured, device=torch.device("cpu")), prepared, recipe, options, history, metrics))
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return fitted
+
+
+def planned(recipe: Recipe, plan: TrainPlan) -> Recipe:
+    """The recipe with the plan it is trained by, so that it repeats the run to the same bits."""
+    return recipe.with_settings({"train": plan.as_settings()})
 
 
 def _reserve_seconds(measured: Evaluator, rows: NDArray[np.int64]) -> float:

@@ -17,6 +17,7 @@ import yaml
 
 from unisono.core.errors import ConfigError, ModelFolderError, ResourceError
 from unisono.core.schema import MODALITIES, Column, Schema, Target
+from unisono.model.encoders import find_encoders, store_encoders
 from unisono.network import Network
 from unisono.recipe import KEYS, Recipe
 
@@ -73,7 +74,7 @@ def write_model(folder: Path, network: Network, recipe: Recipe, schema: Schema, 
     except (OSError, safetensors.SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise ResourceError(f"{folder / WEIGHTS} cannot be written: {error}") from None
-    write_text(folder / RECIPE, recipe.to_yaml())
+    write_text(folder / RECIPE, store_encoders(folder, recipe).to_yaml())
     if metrics is not None:
         write_text(folder / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
     write_schema(folder, schema)
@@ -95,8 +96,12 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_model(folder: Path) -> tuple[Network, Recipe, Schema, dict[str, Any] | None]:
+def read_model(folder: Path, encoders: Mapping[str, Any] | None = None) -> tuple[Network, Recipe, Schema, dict[str, Any] | None]:
     """Read a model folder, or the checkpoint of an unfinished one.
+
+    Args:
+        folder: the model folder.
+        encoders: column -> the module that was given at the fit, or the new place of a linked encoder.
 
     Raises:
         ModelFolderError: something is absent, damaged or newer than this program; the message names it.
@@ -116,6 +121,7 @@ def read_model(folder: Path) -> tuple[Network, Recipe, Schema, dict[str, Any] | 
         weights = folder / CHECKPOINT / WEIGHTS
     else:
         _check_hashes(folder, content.get("files"))
+    recipe = find_encoders(folder, recipe, encoders or {})
     network = _network(recipe, schema, weights, folder)
     metrics = _read_json(folder / METRICS, folder) if (folder / METRICS).is_file() else None
     return network, recipe, schema, metrics
@@ -165,8 +171,14 @@ def _schema(content: Mapping[str, Any], folder: Path) -> Schema:
         schema = Schema(columns, targets, content.get("key"), content.get("left_out") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / SCHEMA}: malformed ({error})") from None
+    if not isinstance(content.get("left_out") or {}, dict) or not isinstance(content.get("key"), str | None):
+        raise ModelFolderError(f"{folder / SCHEMA}: malformed ('left_out' is an object, 'key' a name)")
+    for target in targets:
+        if not all(isinstance(part, kind) for part, kind in ((target.name, str), (target.task, str), (target.statistics, dict))):
+            raise ModelFolderError(f"{folder / SCHEMA}: target {target.name!r} is malformed")
     for place, column in enumerate(columns):
-        if column.index != place or column.modality not in MODALITIES:
+        kinds = ((column.name, str), (column.source, str), (column.many, bool), (column.statistics, dict), (column.options, dict))
+        if column.index != place or column.modality not in MODALITIES or not all(isinstance(part, kind) for part, kind in kinds):
             raise ModelFolderError(f"{folder / SCHEMA}: column {column.name!r} is malformed")
     return schema
 
@@ -184,8 +196,9 @@ def _known(given: Any, kind: type) -> dict[str, Any]:
 def _network(recipe: Recipe, schema: Schema, weights: Path, folder: Path) -> Network:
     try:
         network = Network(recipe=recipe, schema=schema)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
-        raise ModelFolderError(f"{folder}: recipe and schema do not make a model: {error}") from None
+    except Exception as error:  # whatever a damaged folder makes the parts stumble over
+        reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+        raise ModelFolderError(f"{folder}: recipe and schema do not make a model: {reason}") from None
     try:
         state = safetensors.torch.load_file(weights)
     except (OSError, safetensors.SafetensorError) as error:

@@ -37,7 +37,8 @@ class FitOptions:
         resume: go on from the checkpoint in ``out``.
         force: replace what is in ``out``.
         examples: show rows in the report.
-        encoders: column -> a frozen encoder of one's own.
+        encoders: column -> a frozen encoder: a local Hugging Face model folder, or an ``nn.Module``.
+        link_encoders: refer to encoder folders by path and hash instead of copying them into the model.
         progress: show a bar.
     """
 
@@ -61,6 +62,7 @@ class FitOptions:
     force: bool = False
     examples: bool = True
     encoders: Mapping[str, Any] = field(default_factory=dict)
+    link_encoders: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:

@@ -6,17 +6,12 @@ Letters: N rows, K scores of a target.
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
-import os
-import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from unisono.core.schema import Column, Target
@@ -24,18 +19,19 @@ from unisono.model.evaluate import Evaluator
 from unisono.model.folder import REPORT, write_text
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared
+from unisono.model.provenance import commands, facts
 from unisono.model.showing import Showcase, count_missing, scalar
 from unisono.recipe import Recipe
 from unisono.report import content, figures
 from unisono.report.render import render
 from unisono.table.infer import ColumnReport
+from unisono.table.memory import NAME
 from unisono.tasks import diagnostics
 from unisono.tasks.base import Task
 from unisono.tasks.category import Category
 from unisono.tasks.labels import Labels
 from unisono.tasks.missing import worth_of_sources
 from unisono.tasks.number import Number
-from unisono.train.budget import say_seconds
 from unisono.train.progress import History
 
 _MISTAKES, _CHANCES = 12, 3
@@ -90,7 +86,7 @@ def gather(fit: Fit) -> content.Report:
     scores: dict[str, Array] = {}
     if headline is not None:
         scores = dict(fit.measured.scored(fit.rows(headline)).scores)
-    command, repeat = commands(fit)
+    command, repeat = commands(prepared, options, fit.history)
     columns = column_rows(fit, showcase)
     return content.Report(
         table=_table_name(prepared.cache.name),
@@ -106,9 +102,10 @@ def gather(fit: Fit) -> content.Report:
         curves=curves(fit),
         sources=fit.measured.schema.sources,
         examples=options.examples,
+        in_memory=prepared.cache.name == NAME,
         command=command,
         repeat=repeat,
-        facts=facts(fit),
+        facts=facts(fit.recipe, options, fit.history, metrics["training"]["parameters"], fit.measured.device),
         recipe=fit.recipe.to_yaml(),
         recipe_name=fit.recipe.name,
         made=dt.datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0"),
@@ -245,7 +242,7 @@ def _constant(target: Target) -> str:
 
 
 def _measured(fit: Fit, answers: Answers, showcase: Showcase | None) -> dict[str, Any]:
-    task, target, statistics = answers.task, answers.target, answers.target.statistics
+    task, statistics = answers.task, answers.target.statistics
     given = (answers.scores, answers.values, answers.present, statistics)
     found: dict[str, Any] = {"parts": parts(fit, answers)}
     if isinstance(task, Category):
@@ -276,10 +273,10 @@ def parts(fit: Fit, answers: Answers) -> list[content.Part]:
         if part not in metrics:
             continue
         values, intervals = metrics[part]["targets"][name], metrics[part].get("ci95", {}).get(name, {})
-        measures = [
-            content.Measure(key, value, *(intervals.get(key) or (None, None)), constant.get(key) if part == headline else None)
-            for key, value in values.items()
-        ]
+        measures = []
+        for key, value in values.items():
+            low, high = intervals.get(key) or (None, None)
+            measures.append(content.Measure(key, value, low, high, constant.get(key) if part == headline else None))
         there = int(fit.measured.targets[name][1][fit.rows(part)].sum())
         found.append(content.Part(part, there, measures))
     return found
@@ -328,10 +325,12 @@ def calibration(answers: Answers) -> content.Calibration:
     assert isinstance(task, Category | Labels)
     given = (answers.scores, answers.values, answers.present)
     after, before = (diagnostics.reliability(task, *given, s, bins=10) for s in (statistics, plain))
-    eces = [task.metrics(*given, s).get("ece") for s in (plain, statistics)]
+    before_ece, after_ece = (task.metrics(*given, s).get("ece") for s in (plain, statistics))
     t = statistics["temperature"]
-    words = f"Temperature {t:.2f}, fitted on the validation rows." if isinstance(t, float) else "A temperature for each label, fitted on the validation rows."
-    return content.Calibration([content.Bin(**_bin(b)) for b in before], [content.Bin(**_bin(b)) for b in after], *eces, words)
+    words = (f"Temperature {t:.2f}" if isinstance(t, float) else "A temperature for each label") + ", fitted on the validation rows."
+    return content.Calibration(
+        [content.Bin(**_bin(b)) for b in before], [content.Bin(**_bin(b)) for b in after], before_ece, after_ece, words
+    )
 
 
 def _bin(found: Mapping[str, float | None]) -> dict[str, Any]:
@@ -413,7 +412,7 @@ def _chances(answers: Answers, p: Array, place: int) -> list[tuple[str, float]]:
 
 def _class_words(answers: Answers, places: Sequence[int]) -> list[Any]:
     if "classes" in answers.target.statistics:
-        return answers.task.decode_values(np.array(places), answers.target.statistics).to_pylist()
+        return list(answers.task.decode_values(np.array(places), answers.target.statistics).to_pylist())
     return [answers.target.statistics["labels"][k] for k in places]
 
 
@@ -427,7 +426,7 @@ def row_cells(fit: Fit, row: int, showcase: Showcase) -> tuple[list[tuple[str, c
     return cells, len(columns) - len(media) - len(plain)
 
 
-# -- training and reproduction ------------------------------------------------------------------------------------------------------
+# -- training ----------------------------------------------------------------------------------------------------------------------
 
 
 def curves(fit: Fit) -> content.Curves | None:
@@ -450,65 +449,3 @@ def curves(fit: Fit) -> content.Curves | None:
         metrics=metrics,
         chosen=fit.history.best_step,
     )
-
-
-def commands(fit: Fit) -> tuple[str, str]:
-    """The command of this fit, and the one that repeats it to the same bits without a budget."""
-    o, plan = fit.options, fit.history.plan
-    words = ["unisono", "fit", fit.prepared.cache.name]
-    for name, task in o.targets.items():
-        words += ["--target", name if task is None else f"{name}={task}"]
-    for option, value in (("split", o.split), ("key", o.key), ("group", o.group), ("time", o.time), ("media-root", o.media_root)):
-        words += [] if value is None else [f"--{option}", str(value)]
-    for name, word in o.columns.items():
-        words += ["--column", f"{name}={word}"]
-    for option, values in (("drop", o.drop), ("null", o.null_words)):
-        words += [w for value in values for w in (f"--{option}", value)]
-    words += ["--recipe", o.recipe] if o.recipe != "early-fusion" else []
-    words += [w for setting in o.settings for w in ("--set", setting)]
-    words += ["--encoding", o.encoding] if o.encoding != "utf-8" else []
-    words += ["--bad-cells", o.bad_cells] if o.bad_cells != "fail" else []
-    words += [] if o.examples else ["--no-examples"]
-    ending = ["--seed", str(o.seed), "--out", str(o.out or "model")]
-    budget = [] if o.budget is None else ["--budget", f"{o.budget:g}s"]
-    exact = [w for key, value in plan.as_settings().items() for w in ("--set", f"train.{key}={value}")]
-    made = shlex.join([*words, *budget, *ending])
-    return made, shlex.join([*words, *exact, *ending]) if budget else ""
-
-
-def facts(fit: Fit) -> list[tuple[str, str]]:
-    """Whatever else is needed to make the model again."""
-    history, plan, training = fit.history, fit.history.plan, fit.metrics["training"]
-    stopped = {"completed": "its schedule completed", "early": "stopped early: no better validation for long"}
-    ended = stopped.get(history.stopped, "shortened to stay within the budget")
-    lineage = f" (extends {', '.join(fit.recipe.lineage)})" if fit.recipe.lineage else ""
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("unisono", "torch", "numpy", "pyarrow"))
-    epochs = history.steps / max(plan.steps_per_epoch, 1)
-    return [
-        ("recipe", f"{fit.recipe.name}{lineage}"),
-        ("parameters", f"{training['parameters']:,}"),
-        ("training", f"{figures.plural(history.steps, 'step')} of {plan.batch:,} rows, {epochs:.1f} epochs; {ended}"),
-        ("time", f"{say_seconds(history.seconds)} of training" + (f" in a budget of {say_seconds(fit.options.budget)}" if fit.options.budget else "")),
-        ("precision", plan.precision),
-        ("seed", str(fit.options.seed)),
-        ("machine", machine(fit.measured.device)),
-        ("processes and threads", f"{plan.processes} × {plan.threads}"),
-        ("versions", f"{versions}, Python {platform.python_version()}"),
-    ]
-
-
-def machine(device: torch.device) -> str:
-    """The kind of machine, without its name."""
-    what = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
-    return f"{what}, {platform.machine()}, {platform.system()}"
-
-
-def _version(name: str) -> str:
-    if name == "unisono":
-        from unisono import __version__
-
-        return __version__
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

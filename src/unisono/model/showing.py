@@ -97,7 +97,7 @@ def scalar(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return number(float(value))
-    return clean(value, _SHORT_TEXT)
+    return clean(str(value).removesuffix(" 00:00:00"), _SHORT_TEXT)
 
 
 def _text(value: Any, brief: bool) -> str:
@@ -130,7 +130,9 @@ def _drawn(decoded: Any, value: Any, column: Column, context: Context, brief: bo
     shown = modalities.build(word).show(decoded)
     if isinstance(shown, Mapping) and shown.get("kind") == "image":
         height, width = decoded.shape[:2]
-        words = f"cube of {height} × {width} pixels in {decoded.shape[-1]} bands" if word == "cube" else f"picture of {width} × {height} pixels"
+        words = (
+            f"cube of {height} × {width} pixels in {decoded.shape[-1]} bands" if word == "cube" else f"picture of {width} × {height} pixels"
+        )
         return sketch.picture(bytes(shown["data"]), words, side=96 if brief else 176)
     return Cell("text", clean(shown, _TEXT))
 

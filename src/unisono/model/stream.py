@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 
 from unisono.core.errors import CellError, SchemaError, TableError
 from unisono.core.schema import Schema
 from unisono.model.evaluate import Evaluator
-from unisono.model.prepare import open_store, scan_cells
-from unisono.model.scoring import EVALUATION_ROWS, Scored, batches_of, score
+from unisono.model.prepare import open_store, scan_cells, warn_of_cells
+from unisono.model.scoring import Scored, batches_of, score
 from unisono.network import Network
 from unisono.recipe import Recipe
 from unisono.table.batching import Assembler
@@ -116,7 +115,7 @@ class Predictor:
         known = {*wanted, *(t.name for t in self.schema.targets), *self.schema.left_out, self.schema.key}
         extra = [n for n in source.schema.names if n not in known]
         if extra:
-            logger.info("%s: not used: %s", source.name, ", ".join(extra))
+            logger.warning("%s: not used: %s", source.name, ", ".join(extra))
         return source
 
     def _scored(self, source: TableSource, only: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch, Store, Scored]]:
@@ -129,6 +128,7 @@ class Predictor:
             except CellError as error:
                 raise CellError(error.file, error.row + begin, error.column, error.reason) from None
             self.bad += [BadCell(b.row + begin, b.column, b.reason) for b in found]
+            warn_of_cells(store, source.name, np.arange(batch.num_rows, dtype=np.int64))
             yield begin, batch, store, self._run(store, batch.num_rows, only)
             begin += batch.num_rows
 
@@ -204,12 +204,14 @@ class Predictor:
         rows = np.arange(cache.num_rows, dtype=np.int64)
         if where is not None:
             chosen = parse_filter(where)
+            chosen.check(source.schema.names)
             mask = [chosen.mask(pa.Table.from_batches([b])) for b in cache.batches(sorted(chosen.columns))]
             rows = rows[np.concatenate(mask)]
             if len(rows) == 0:
                 raise SchemaError(f"{source.name}: no row satisfies {where!r}")
         store = open_store(_Lacking(cache, source.schema.names), self.schema, self.recipe, source.root)
         self.bad += scan_cells(store, source.name, self.bad_cells)
+        warn_of_cells(store, source.name, rows)
         targets: dict[str, Any] = {}
         for target in self.schema.targets:
             task = self.network.tasks[target.name]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unisono.core.plan import Segments, combine
-from unisono.core.registry import Registry
+from unisono.core.registry import Registry, Traits
 from unisono.core.tokens import Meta
 from unisono.nn.norm import Norm
 
@@ -45,7 +45,7 @@ class Read(nn.Module):
 reads: Registry[Read] = Registry("read", Read, package="unisono.nn", runtime=("width",))
 
 
-@reads.register("mean")
+@reads.register("mean", traits=Traits(exempt={"source": "an average, which no paper claims"}))
 class MeanRead(Read):
     """The mean over a sample's normalised tokens; with ``by=source`` the mean over its sources of their means.
 

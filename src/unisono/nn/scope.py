@@ -35,7 +35,7 @@ class Scope(ABC):
 scopes: Registry[Scope] = Registry("scope", Scope, package="unisono.nn")
 
 
-@scopes.register("sample")
+@scopes.register("sample", source="arXiv:2206.06488")
 class SampleScope(Scope):
     """All tokens of a sample mix: early fusion."""
 
@@ -44,7 +44,7 @@ class SampleScope(Scope):
         return [meta.sample.numpy()]
 
 
-@scopes.register("source")
+@scopes.register("source", source="arXiv:2206.06488")
 class SourceScope(Scope):
     """Tokens of one source of a sample mix: sources stay apart, as in late fusion."""
 
@@ -53,7 +53,7 @@ class SourceScope(Scope):
         return [meta.sample.numpy(), _or_own_cell(meta.source.numpy(), meta)]
 
 
-@scopes.register("modality")
+@scopes.register("modality", source="arXiv:2206.06488")
 class ModalityScope(Scope):
     """Tokens of one modality of a sample mix, whichever column they come from."""
 

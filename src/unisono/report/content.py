@@ -304,6 +304,7 @@ class Report:
         recipe: the resolved recipe as YAML.
         recipe_name: its name.
         made: when, in words.
+        in_memory: the table came from no file.
     """
 
     table: str
@@ -325,3 +326,4 @@ class Report:
     recipe: str = ""
     recipe_name: str = ""
     made: str = ""
+    in_memory: bool = False

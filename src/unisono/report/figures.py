@@ -55,7 +55,9 @@ def difference(value: float | None, key: str = "") -> str:
     """A difference of two values of a metric, with its sign; percentages in points."""
     if value is None or not math.isfinite(value):
         return "–"
-    shown = f"{100 * value:+.1f}" if is_percent(key) else f"{value:+.3f}" if key not in _UNITS else ("+" if value >= 0 else "") + number(value)
+    if key in _UNITS:
+        return ("+" if value > 0 else "") + number(value)
+    shown = f"{100 * value:+.1f}" if is_percent(key) else f"{value:+.3f}"
     return shown.replace("-", "−")
 
 
@@ -66,6 +68,11 @@ def interval(low: float | None, high: float | None, key: str = "") -> str:
     if is_percent(key):
         return f"{100 * low:.1f} – {100 * high:.1f} %"
     return f"{figure(low, key)} – {figure(high, key)}"
+
+
+def possible_errors(rows: int) -> float:
+    """The error rate that no error among so many rows leaves possible: the end of its exact 95 % interval (Clopper and Pearson 1934)."""
+    return float(1.0 - 0.025 ** (1.0 / max(rows, 1)))
 
 
 def number(value: float) -> str:

@@ -34,7 +34,8 @@ def _environment() -> jinja2.Environment:
         share=figures.share, clean=figures.clean,
     )  # fmt: skip
     environment.globals.update(
-        interval=figures.interval, plural=figures.plural, loss_chart=loss_chart, metric_chart=metric_chart, strip=strip,
+        interval=figures.interval, possible_errors=figures.possible_errors,
+        plural=figures.plural, loss_chart=loss_chart, metric_chart=metric_chart, strip=strip,
         confusion_chart=confusion_chart, confused=confused, residual_charts=residual_charts, distribution_chart=distribution_chart,
         worth_chart=worth_chart, shapley_chart=shapley_chart, reliability_chart=reliability_chart, is_percent=figures.is_percent,
         better_high=figures.is_better_high, most_subsets=_SHOWN_SUBSETS,
@@ -86,7 +87,7 @@ def confusion_chart(target: TargetReport) -> Markup:
     found = target.confusion
     if found is None or not found.counts:
         return Markup("")
-    return svg.heat_map(found.truths, found.answers, found.counts, title=f"Confusion matrix of {target.name}: rows are truths, columns answers")
+    return svg.heat_map(found.truths, found.answers, found.counts, title=f"Confusion matrix of {target.name}")
 
 
 def confused(found: Confusion, most: int = 5) -> list[tuple[str, str, int, int]]:
@@ -104,7 +105,9 @@ def residual_charts(target: TargetReport) -> list[Markup]:
         return []
     return [
         svg.scatter(found.truth, found.answer, title=f"Predicted against actual {target.name}", x_label="actual", y_label="predicted"),
-        svg.histogram(found.edges, found.counts, title=f"Histogram of residuals of {target.name}", x_label="predicted − actual", zero=True, height=340),
+        svg.histogram(
+            found.edges, found.counts, title=f"Histogram of residuals of {target.name}", x_label="predicted − actual", zero=True, height=340
+        ),
     ]
 
 

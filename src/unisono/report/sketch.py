@@ -21,6 +21,8 @@ from unisono.report.svg import drawing, tag
 _W, _H = 180.0, 90.0
 _SIDE = 144
 _FEW_PIXELS = 48
+#: A grey picture no brighter than this is a mask of numbered parts rather than a photograph.
+_DARK = 32
 _POINTS = 300
 _NODES = 60
 _EDGES = 150
@@ -35,12 +37,14 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def picture(data: bytes, words: str = "", side: int = _SIDE) -> Cell:
-    """A picture file as a thumbnail of at most ``side`` pixels; small pictures stay as they are."""
-    from PIL import Image
+    """A picture file as a thumbnail of at most ``side`` pixels; small pictures stay as they are, nearly black ones are brightened."""
+    from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(data)) as file:
         image: Any = file.convert("L" if file.mode in {"1", "L"} else "RGB")
     said = words or f"picture of {image.width} × {image.height} pixels"
+    if image.mode == "L" and 0 < image.getextrema()[1] <= _DARK:
+        image, said = ImageOps.autocontrast(image), f"{said}, brightened"
     small = max(image.size) <= _FEW_PIXELS
     image.thumbnail((side, side))
     return Cell("image", said, _encoded(image, png=small), small=small)

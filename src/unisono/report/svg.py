@@ -26,7 +26,7 @@ def tag(name: str, content: str = "", **attributes: object) -> Markup:
         for key, value in attributes.items()
         if value is not None
     )
-    return Markup(f"<{name}{given}>{escape(content)}</{name}>")  # noqa: S704 - both parts are escaped
+    return Markup(f"<{name}{given}>{escape(content)}</{name}>")
 
 
 def _short(value: object) -> object:
@@ -86,7 +86,9 @@ class Frame:
         low, high = self.y
         return self.height - self.bottom - (value - low) / ((high - low) or 1.0) * (self.height - self.bottom - _TOP)
 
-    def axes(self, x_label: str, y_label: str, *, show: Callable[[float], str] = number, x_show: Callable[[float], str] = number) -> list[Markup]:
+    def axes(
+        self, x_label: str, y_label: str, *, show: Callable[[float], str] = number, x_show: Callable[[float], str] = number
+    ) -> list[Markup]:
         """Grid, ticks and labels."""
         parts: list[Markup] = []
         right, floor = self.width - _RIGHT, self.height - self.bottom
@@ -101,7 +103,9 @@ class Frame:
         parts.append(tag("line", x1=self.left, x2=right, y1=floor, y2=floor, class_="axis"))
         parts.append(text((self.left + right) / 2, self.height - 6, x_label, "middle", "name", 60))
         middle = (_TOP + floor) / 2
-        turned = tag("text", clean(y_label, 40), x=0, y=0, text_anchor="middle", class_="name", transform=f"translate(12 {middle:.1f}) rotate(-90)")
+        turned = tag(
+            "text", clean(y_label, 40), x=0, y=0, text_anchor="middle", class_="name", transform=f"translate(12 {middle:.1f}) rotate(-90)"
+        )
         return [*parts, turned]
 
 
@@ -209,8 +213,8 @@ def bar_chart(
         return left + (46 if low < base else 0) + (value - low) / span * (_W - left - room - (46 if low < base else 0))
 
     parts: list[Markup] = []
-    for k, (value, name) in enumerate(references):
-        x, y = px(value), 12 + 16.0 * k
+    for k, (where, name) in enumerate(references):
+        x, y = px(where), 12 + 16.0 * k
         parts.append(tag("line", x1=x, x2=x, y1=y + 4, y2=height, class_="ref"))
         parts.append(text(x, y, name, "end" if x > _W * 0.6 else "middle" if x > left + 60 else "start"))
     parts.append(tag("line", x1=px(base), x2=px(base), y1=head, y2=height, class_="axis"))
@@ -226,7 +230,9 @@ def bar_chart(
     return drawing(_W, height, title, parts)
 
 
-def histogram(edges: Sequence[float], counts: Sequence[float], *, title: str, x_label: str, zero: bool = False, height: float = _H) -> Markup:
+def histogram(
+    edges: Sequence[float], counts: Sequence[float], *, title: str, x_label: str, zero: bool = False, height: float = _H
+) -> Markup:
     """Counts between edges; ``zero`` marks the place of zero."""
     if len(edges) != len(counts) + 1 or not len(counts):
         return Markup("")
@@ -251,7 +257,7 @@ def scatter(x: Sequence[float], y: Sequence[float], *, title: str, x_label: str,
     frame = Frame(span, span, height=340)
     parts = frame.axes(x_label, y_label)
     parts.append(tag("line", x1=frame.px(span[0]), y1=frame.py(span[0]), x2=frame.px(span[1]), y2=frame.py(span[1]), class_="ref"))
-    small = 2.2 if len(pairs) > 400 else 3.0  # noqa: PLR2004
+    small = 2.2 if len(pairs) > 400 else 3.0
     parts += [tag("circle", cx=round(frame.px(a), 1), cy=round(frame.py(b), 1), r=small, class_="dot") for a, b in pairs]
     return drawing(frame.width, frame.height, title, parts)
 
@@ -260,8 +266,8 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Seque
     """A confusion matrix: shade is the share of the row, the number is the count."""
     n, m = len(rows), len(columns)
     cell = max(17.0, min(46.0, 560.0 / max(m, 1)))
-    left = min(170.0, 30 + 7.0 * max(len(clean(r, 20)) for r in rows))
-    turned = m > 6 or max(len(clean(c, 20)) for c in columns) * 7 > cell  # noqa: PLR2004
+    left = min(170.0, 44 + 7.0 * max(len(clean(r, 20)) for r in rows))
+    turned = m > 6 or max(len(clean(c, 20)) for c in columns) * 7 > cell
     top = (26 + 6.2 * max(len(clean(c, 16)) for c in columns)) if turned else 44.0
     width, height = left + m * cell + 30, top + n * cell + 6
     parts = [text(left, 13, "answered", "start", "name"), text(left - 8, top - 8, "truth", "end", "name")]
@@ -283,8 +289,8 @@ def heat_map(rows: Sequence[str], columns: Sequence[str], counts: Sequence[Seque
             if count:
                 opacity = round(0.12 + 0.88 * portion, 3)
                 parts.append(tag("rect", words, x=x, y=y, width=cell - 1, height=cell - 1, class_=kind, fill_opacity=f"{opacity:g}"))
-                ink = "on" if opacity > 0.88 else "off"  # noqa: PLR2004
-                size = "tiny" if cell < 24 or count >= 1000 else ""  # noqa: PLR2004
+                ink = "on" if opacity > 0.88 else "off"
+                size = "tiny" if cell < 24 or count >= 1000 else ""
                 parts.append(text(x + (cell - 1) / 2, y + cell / 2 + 4, f"{count}", "middle", f"count {ink} {size}".strip()))
     return drawing(width, height, title, parts, "chart natural").replace(  # its own size, up to the page's width
         Markup("<svg "), Markup(f'<svg style="width:{width:.0f}px" '), 1
@@ -298,13 +304,13 @@ def reliability(before: Sequence[Bin], after: Sequence[Bin], *, title: str) -> M
     parts.append(tag("line", x1=frame.px(0.0), y1=frame.py(0.0), x2=frame.px(1.0), y2=frame.py(1.0), class_="ref"))
     most = max([b.count for b in (*before, *after)] or [1.0]) or 1.0
     for bins, kind in ((before, 1), (after, 0)):
-        known = [b for b in bins if b.count and b.confidence is not None and b.accuracy is not None]
-        path = " ".join(f"{frame.px(b.confidence or 0):.1f},{frame.py(b.accuracy or 0):.1f}" for b in known)
+        known = [(b.confidence, b.accuracy, b.count) for b in bins if b.count and b.confidence is not None and b.accuracy is not None]
+        path = " ".join(f"{frame.px(sure):.1f},{frame.py(right):.1f}" for sure, right, _ in known)
         parts.append(tag("polyline", points=path, class_=f"line s{kind}" + (" dashed" if kind else "")))
-        for b in known:
-            words = tag("title", f"confidence {_percent(b.confidence or 0)}, right {_percent(b.accuracy or 0)}, {number(b.count)} answers")
-            radius = 2.5 + 6.0 * math.sqrt(b.count / most)
-            parts.append(tag("circle", words, cx=frame.px(b.confidence or 0), cy=frame.py(b.accuracy or 0), r=radius, class_=f"f{kind} bubble"))
+        for sure, right, count in known:
+            words = tag("title", f"confidence {_percent(sure)}, right {_percent(right)}, {number(count)} answers")
+            radius = 2.5 + 6.0 * math.sqrt(count / most)
+            parts.append(tag("circle", words, cx=frame.px(sure), cy=frame.py(right), r=radius, class_=f"f{kind} bubble"))
     return drawing(frame.width, frame.height, title, parts)
 
 

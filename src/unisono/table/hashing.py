@@ -170,7 +170,9 @@ def codes(array: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
     if isinstance(one, pa.ChunkedArray):
         one = pa.concat_arrays(one.chunks) if one.num_chunks else pa.nulls(0)
     null = pc.is_null(one, nan_is_null=pa.types.is_floating(one.type)).to_numpy(zero_copy_only=False)
-    distinct, first, found = np.unique(array_hashes(one), return_index=True, return_inverse=True)
+    distinct, first, found = np.unique(array_hashes(one)[~null], return_index=True, return_inverse=True)
     rank = np.empty(len(distinct), np.int64)
     rank[np.argsort(first, kind="stable")] = np.arange(len(distinct))
-    return np.where(null, np.int64(-1), rank[found.reshape(-1)])
+    out = np.full(len(null), -1, np.int64)
+    out[~null] = rank[found.reshape(-1)]
+    return out

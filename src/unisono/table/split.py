@@ -140,6 +140,7 @@ class _Units:
 
     def __init__(self, rows: int, key: Column | None, group: Column | None, fingerprints: Words | None, seed: int, *, linked: bool) -> None:
         self.by = "group" if group is not None else "key" if key is not None else "content"
+        self.alike = fingerprints is not None
         ties: list[Int] = []
         hashes = np.arange(rows, dtype=np.uint64)
         if fingerprints is not None:
@@ -188,7 +189,8 @@ def _divide(
     stratum, salt = (np.zeros(count, np.int64), np.zeros(1, np.uint64)) if target is None else _strata(_whole(target), chosen, unit)
     part = _by_hash(stratum, salt, size, hashes, held, seed)
     words = {"group": f"of the group (column {called['group']})"}.get(units.by, f"of the {units.by}")
-    kept = {"group": ", groups and identical rows together", "row number": ""}.get(units.by, ", identical rows together")
+    together = ["groups"] * (units.by == "group") + ["identical rows"] * units.alike
+    kept = f", {' and '.join(together)} together" if together else ""
     return part[unit], f"by a seeded hash {words}{kept}" + (f", stratified by {called['target']}" if target is not None else "")
 
 

@@ -63,11 +63,13 @@ class TableWriter:
         self._target: Path | None = None
         self._temporary: Path | None = None
         self._streaming = self._name == "-" or self._name.startswith("-.")
+        self._through = _Through(io.BytesIO())
         self._file: BinaryIO = sys.stdout.buffer if self._streaming else io.BytesIO()
         with self._explained():
             if not self._streaming:
                 self._open_file(Path(self._name))
-            self._sink = _sink(kind, self._file, schema, stream=self._streaming)
+            self._through = _Through(self._file)
+            self._sink = _sink(kind, self._through, schema, stream=self._streaming)
 
     def _open_file(self, path: Path) -> None:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
@@ -104,7 +106,7 @@ class TableWriter:
 
     def _close_pipe(self) -> None:
         """Let nothing more go to standard output, the flush at exit included."""
-        self.open = False
+        self.open = self._through.open = False
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
 
@@ -159,7 +161,7 @@ class TableWriter:
 
     def abandon(self) -> None:
         """Stop without leaving a file."""
-        self.open = False
+        self.open = self._through.open = False
         if self._streaming:
             return
         with contextlib.suppress(OSError, ValueError):
@@ -223,7 +225,7 @@ def _disk_error(error: OSError, name: str) -> Exception:
     return TableError(f"{name}: cannot be written: {error.strerror or error}; choose a file you may write to")
 
 
-def _sink(kind: str, file: BinaryIO, schema: pa.Schema, *, stream: bool) -> _Sink:
+def _sink(kind: str, file: _Through, schema: pa.Schema, *, stream: bool) -> _Sink:
     if kind == "parquet":
         return _Parquet(file, schema)
     if kind == "arrow":
@@ -232,14 +234,15 @@ def _sink(kind: str, file: BinaryIO, schema: pa.Schema, *, stream: bool) -> _Sin
 
 
 class _Through:
-    """Hands bytes on to a file without closing it, and keeps the file's own error."""
+    """Hands bytes on to a file without closing it, keeps the file's own error, and hands on nothing once it is not ``open``."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file, self._size, self.closed = file, 0, False
+        self._file, self._size, self.closed, self.open = file, 0, False, True
 
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
-        self._file.write(data)
+        if self.open:
+            self._file.write(data)
         self._size += size
         return size
 
@@ -247,15 +250,16 @@ class _Through:
         return self._size
 
     def flush(self) -> None:
-        self._file.flush()
+        if self.open:
+            self._file.flush()
 
     def close(self) -> None:
         self.closed = True
 
 
 class _Parquet:
-    def __init__(self, file: BinaryIO, schema: pa.Schema) -> None:
-        self._writer = pq.ParquetWriter(_Through(file), schema)
+    def __init__(self, file: _Through, schema: pa.Schema) -> None:
+        self._writer = pq.ParquetWriter(file, schema)
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         self._writer.write_batch(batch)
@@ -265,8 +269,8 @@ class _Parquet:
 
 
 class _Arrow:
-    def __init__(self, file: BinaryIO, schema: pa.Schema, *, stream: bool) -> None:
-        self._writer = (pa.ipc.new_stream if stream else pa.ipc.new_file)(_Through(file), schema)
+    def __init__(self, file: _Through, schema: pa.Schema, *, stream: bool) -> None:
+        self._writer = (pa.ipc.new_stream if stream else pa.ipc.new_file)(file, schema)
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         self._writer.write_batch(batch)
@@ -278,11 +282,11 @@ class _Arrow:
 class _Separated:
     """CSV: text in quotes, so that empty text and null stay apart; lists and structs as JSON, bytes in base64."""
 
-    def __init__(self, file: BinaryIO, schema: pa.Schema, delimiter: str) -> None:
+    def __init__(self, file: _Through, schema: pa.Schema, delimiter: str) -> None:
         self._types = [_csv_type(f.type) for f in schema]
         self._schema = pa.schema([pa.field(f.name, t) for f, t in zip(schema, self._types, strict=True)])
         options = pa.csv.WriteOptions(delimiter=delimiter, quoting_style="needed")
-        self._writer = pa.csv.CSVWriter(_Through(file), self._schema, write_options=options)
+        self._writer = pa.csv.CSVWriter(file, self._schema, write_options=options)
 
     def write_batch(self, batch: pa.RecordBatch) -> None:
         columns = [_csv_column(c, t) for c, t in zip(batch.columns, self._types, strict=True)]
@@ -310,7 +314,7 @@ def _csv_column(column: pa.Array, dtype: pa.DataType) -> pa.Array:
 class _Lines:
     """JSON Lines: dates as ISO text, bytes in base64; JSON knows neither NaN nor infinity, which become null."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: _Through) -> None:
         self._file = file
 
     def write_batch(self, batch: pa.RecordBatch) -> None:

@@ -25,8 +25,13 @@ class Boolean(Category):
 
     word: ClassVar[str] = "boolean"
 
-    def __init__(self, *, balance: Literal["adjust", "weights", "none"] = "adjust", smoothing: Probability = 0.0) -> None:
-        """Set up; see ``Category``."""
+    def __init__(self, *, balance: Literal["none", "adjust", "weights"] = "none", smoothing: Probability = 0.0) -> None:
+        """Set up.
+
+        Args:
+            balance: how unequal classes are met, as in ``Category``.
+            smoothing: label smoothing.
+        """
         super().__init__(balance=balance, smoothing=smoothing)
 
     def detect(self, array: pa.Array) -> Claim | None:

@@ -39,9 +39,16 @@ def adamw(*, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=_can_fuse(groups))
 
 
-@optimisers.register("sgd")
+@optimisers.register("sgd", source="Robbins and Monro 1951; momentum: Sutskever et al. 2013")
 def sgd(*, groups: list[dict[str, Any]], lr: float, momentum: Probability = 0.9, nesterov: bool = True) -> Optimizer:
-    """Stochastic gradient descent with (Nesterov's) momentum."""
+    """Stochastic gradient descent with momentum.
+
+    Args:
+        groups: parameters with their weight decay.
+        lr: learning rate.
+        momentum: decay of the running sum of gradients; 0 for none.
+        nesterov: look ahead along the momentum before the gradient is taken.
+    """
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, fused=_can_fuse(groups))
 
 
