@@ -16,10 +16,10 @@ from unisono.data import sounds
 
 SETTINGS = (
     "train.epochs=20",
-    "train.batch=32",
-    "train.lr=0.002",
+    "train.batch=64",
+    "train.lr=0.003",
     "train.ema=0.99",
-    "objective=supervised(drop_sources=0.75)",
+    "objective=supervised(drop_sources=0.95)",
     "tasks.category=category(smoothing=0.1)",
 )
 ARMS = {"both": ("image", "sound"), "images": ("image",), "sounds": ("sound",)}
