@@ -202,6 +202,8 @@ class Piecewise(_Numbers):
     Args:
         bins: bins of a column at most.
         max_tokens: tokens a row at most; more columns than that share tokens, which are the sums over their present cells.
+        noise: standard deviation of the noise on standardised values in training; 0 for none.
+        dropout: how often a present cell is taken for a missing one in training.
     """
 
     def __init__(

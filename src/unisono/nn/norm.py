@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unisono.core.registry import Positive, Registry
+from unisono.core.registry import Positive, Registry, Traits
 
 # T tokens, D width
 
@@ -37,7 +37,7 @@ class LayerNorm(Norm):
         return nn.functional.layer_norm(x_TD, self.weight.shape, self.weight, self.bias, self.eps)
 
 
-@norms.register("none")
+@norms.register("none", traits=Traits(exempt={"source": "the absence of a norm, which no paper claims"}))
 class NoNorm(Norm):
     """Leaves tokens as they are: ``y = x``.
 
