@@ -1,7 +1,8 @@
 """Digits from a picture and a recording, each speaker held out in turn; with a source missing, against models of one source.
 
 Every recording of the spoken digits is paired with one handwritten digit by seed. Five speakers and pictures of the training part train;
-the sixth and pictures of the test part test. Settings are the package's defaults.
+the sixth and pictures of the test part test. All arms have the settings ``SETTINGS``, everything else is the package's default. They were
+chosen with george held out of the four speakers other than theo, and pictures of MNIST's training part alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ import unisono
 from benchmarks import Goal, Measured, Values, row
 from unisono.data import sounds
 
+SETTINGS = (
+    "train.epochs=20",
+    "train.batch=32",
+    "train.lr=0.002",
+    "train.ema=0.99",
+    "objective=supervised(drop_sources=0.75)",
+    "tasks.category=category(smoothing=0.1)",
+)
 ARMS = {"both": ("image", "sound"), "images": ("image",), "sounds": ("sound",)}
 
 
@@ -43,7 +52,7 @@ def av_digits(*, arm: str, seed: int, speaker: str) -> Measured:
     """Accuracy on the speaker held out, trained on both sources or on one; of both also with either source missing."""
     table = sounds.av_digits(speaker, seed=seed).select([*ARMS[arm], "digit", "split"])
     begin = time.monotonic()
-    model = unisono.fit(table, "digit=category", split="split", seed=seed)
+    model = unisono.fit(table, "digit=category", split="split", seed=seed, settings=list(SETTINGS), progress=False)
     seconds = time.monotonic() - begin
     found = {"accuracy": model.metrics["test"]["targets"]["digit"]["accuracy"]}
     found |= {part["present"][0]: part["targets"]["digit"]["accuracy"] for part in model.metrics["missing"]}

@@ -6,7 +6,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unisono import data
+    from unisono.api import fit, inspect, load
+    from unisono.core.errors import UnisonoError, UserError
+    from unisono.model import Model
+    from unisono.model.inspect import Inspection
+    from unisono.recipe import Recipe, load_recipe, recipe_names
+    from unisono.table.read import open_table
 
 __version__ = "0.1.0"
 
@@ -25,7 +34,21 @@ _PLACES = {
     "data": "unisono.data",
 }
 
-__all__ = [*_PLACES, "__version__"]
+__all__ = [
+    "Model",
+    "fit",
+    "load",
+    "inspect",
+    "Inspection",
+    "Recipe",
+    "load_recipe",
+    "recipe_names",
+    "open_table",
+    "UnisonoError",
+    "UserError",
+    "data",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -68,7 +68,8 @@ class Network(nn.Module):
         """The batch's token values (T, D) in physical order."""
         parts = [module(batch.packed[g.name]) for g, module in zip(self.groups, self.tokenisers, strict=True)]
         values = torch.cat([p.float() for p in parts])[batch.order]
-        return values + self.column(batch.plan.meta.column)
+        column: Tensor = self.column(batch.plan.meta.column)
+        return values + column
 
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
@@ -76,7 +77,7 @@ class Network(nn.Module):
         scores = {name: head(pooled).float() for name, head in zip(self.target_names, self.heads, strict=True)}
         if self.wide:
             parts = [part(batch.packed[name], len(pooled)) for name, part in zip(self.wide_names, self.wide, strict=True)]
-            straight = torch.stack([p.float() for p in parts]).sum(0).split(self.outputs, 1)
+            straight = torch.split(torch.stack([p.float() for p in parts]).sum(0), self.outputs, 1)
             scores = {name: deep + direct for (name, deep), direct in zip(scores.items(), straight, strict=True)}
         return Output(pooled.float(), scores)
 

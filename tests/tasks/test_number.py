@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 from sklearn import metrics as reference
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from unisono.core.errors import SchemaError
 from unisono.objectives import losses

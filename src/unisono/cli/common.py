@@ -23,7 +23,10 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
 def add_bad_cells(parser: argparse.ArgumentParser) -> None:
     """What to do with cells that cannot be read."""
     parser.add_argument(
-        "--bad-cells", choices=("fail", "missing"), default="fail", help="stop at the first unreadable cell (default), or count it as missing"
+        "--bad-cells",
+        choices=("fail", "missing"),
+        default="fail",
+        help="stop at the first unreadable cell (default), or count it as missing",
     )
 
 

@@ -14,7 +14,9 @@ FOLDER = Path("unisono-demo")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
-    parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="where to leave table, model and report (default unisono-demo)")
+    parser.add_argument(
+        "--out", type=Path, default=FOLDER, metavar="DIR", help="where to leave table, model and report (default unisono-demo)"
+    )
     parser.add_argument("--rows", type=int, default=900, metavar="N", help="scenes to make up (default 900)")
     parser.add_argument("--budget", default="75s", metavar="TIME", help="time for the fit (default 75s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the world and the training (default 0)")

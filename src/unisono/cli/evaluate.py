@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("model", type=Path, metavar="DIR", help="a model folder")
     parser.add_argument("table", metavar="TABLE", help="a table that holds the targets")
-    parser.add_argument("--where", metavar="FILTER", help="only rows that satisfy this, for example \"split = test\"")
+    parser.add_argument("--where", metavar="FILTER", help='only rows that satisfy this, for example "split = test"')
     common.add_bad_cells(parser)
     common.add_reading(parser)
     common.add_output(parser)

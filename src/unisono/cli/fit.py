@@ -14,14 +14,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     add = parser.add_argument
     add("table", metavar="TABLE", help="a file, a folder of class folders, or - for standard input")
-    add("--target", action="append", default=[], metavar="COL[=TASK]", help="a column to predict (repeatable); TASK: category, boolean, number, labels")
+    add(
+        "--target",
+        action="append",
+        default=[],
+        metavar="COL[=TASK]",
+        help="a column to predict (repeatable); TASK: category, boolean, number, labels",
+    )
     add("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
     add("--schema", type=Path, metavar="FILE", help="a schema file that inspect --write made")
     add("--split", metavar="COL", help="column with the values train, val and test")
     add("--key", metavar="COL", help="column that names a row")
     add("--group", metavar="COL", help="rows of equal value stay on one side of a split")
     add("--time", metavar="COL", help="split from old to new by this column")
-    add("--column", action="append", default=[], metavar="NAME=MODALITY", help="take a column for this modality; also keeps a suspicious one")
+    add(
+        "--column",
+        action="append",
+        default=[],
+        metavar="NAME=MODALITY",
+        help="take a column for this modality; also keeps a suspicious one",
+    )
     add("--drop", action="append", default=[], metavar="COL", help="leave a column out (repeatable)")
     add("--recipe", default="early-fusion", metavar="NAME", help="a recipe's name or file (default early-fusion)")
     add("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of the recipe (repeatable)")

@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("model", type=Path, metavar="DIR", help="a model folder")
     parser.add_argument("table", metavar="TABLE", help="a file, a folder, or - for standard input")
-    parser.add_argument("-o", "--out", default="-", metavar="OUT", help="a .parquet, .csv, .jsonl or .arrow file; - (default) prints JSON Lines")
+    parser.add_argument(
+        "-o", "--out", default="-", metavar="OUT", help="a .parquet, .csv, .jsonl or .arrow file; - (default) prints JSON Lines"
+    )
     common.add_bad_cells(parser)
     common.add_reading(parser)
     common.add_output(parser)

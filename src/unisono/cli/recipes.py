@@ -48,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     if cost is not None:
         parts = ", ".join(f"{name} {count:,}" for name, count in cost.parameters.items() if name != "total")
         print(f"parameters: {cost.parameters['total']:,} ({parts})")
-        print(f"a row: {cost.tokens:.1f} tokens, {cost.multiplications / 1e6:.2f} million multiplications, {cost.milliseconds:.3f} ms forward")
+        print(
+            f"a row: {cost.tokens:.1f} tokens, {cost.multiplications / 1e6:.2f} million multiplications, {cost.milliseconds:.3f} ms forward"
+        )
     else:
         print("add --table TABLE --target COL for parameters and cost with that table's columns")
     return 0

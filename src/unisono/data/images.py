@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from unisono.core.errors import DependencyError
 from unisono.data.folder import one_of, read_arrays, read_table
 from unisono.data.png import encode_png
 
@@ -18,14 +17,9 @@ def digits() -> pa.Table:
 
     Returns:
         ``key``, ``image`` (grey PNG, ink 0 to 16 stretched to 0 to 255), ``digit``, ``split`` (every fifth row is test).
-
-    Raises:
-        DependencyError: scikit-learn is not installed.
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DependencyError("scikit-learn", "data", "the table of handwritten digits") from error
+    from sklearn.datasets import load_digits
+
     bunch: Any = load_digits()
     images = (bunch.images * (255 / 16) + 0.5).astype(np.uint8)
     n = len(images)

@@ -239,8 +239,8 @@ class Spectrogram(Tokeniser):
     def __init__(
         self,
         *,
-        bands: Annotated[int, Ge(8), Le(256)] = 40,
-        window: Positive = 25.0,
+        bands: Annotated[int, Ge(8), Le(256)] = 24,
+        window: Positive = 16.0,
         hop: Positive = 10.0,
         channels: Count = 16,
         max_rate: Positive = 16000.0,

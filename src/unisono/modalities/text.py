@@ -267,16 +267,15 @@ class WideText(nn.Module):
 
     def __init__(self, bags: Mapping[str, int], outputs: int) -> None:
         super().__init__()
-        self.bags = nn.ModuleDict({k: nn.EmbeddingBag(n, outputs, mode="sum") for k, n in bags.items() if n})
-        for bag in self.bags.values():
-            nn.init.zeros_(bag.weight)
+        tables = {k: nn.EmbeddingBag(n, outputs, mode="sum") for k, n in bags.items() if n}
+        for table in tables.values():
+            nn.init.zeros_(table.weight)
+        self.bags = nn.ModuleDict(tables)
 
     def forward(self, packed: Packed, rows: int) -> Tensor:
         """Scores (rows, K)."""
         x = packed.inputs
-        found = [
-            bag(x[f"{k}.index"], x[f"{k}.offsets"], per_sample_weights=x[f"{k}.weight"].to(bag.weight.dtype)) for k, bag in self.bags.items()
-        ]
+        found = [bag(x[f"{k}.index"], x[f"{k}.offsets"], per_sample_weights=x[f"{k}.weight"]) for k, bag in self.bags.items()]
         scores = torch.stack(found).sum(0)
         first = len(x["ids"])
         return mean_by_row(RATE * scores, packed.sample[first : first + len(scores)], rows)

@@ -142,6 +142,7 @@ class Run:
         self.clock, self.deadline = clock, deadline
         self.device = next(learner.module.parameters()).device
         self.stepper = make_stepper(learner, settings, group, self.device, plan.precision, plan.seed)
+        self.highest_lr = settings.highest_lr(plan.rows)
         self.average = MovingAverage(learner.module, settings.ema) if settings.ema else None
         self.best: dict[str, Tensor] | None = None
         self.state = State(plan.steps)
@@ -172,7 +173,7 @@ class Run:
         stream = self._stream()
         while True:
             batch = next(stream)
-            lr = self.settings.lr * factor(self.settings.schedule, progress_at(state.step, state.total, state.bends), self.settings.warmup)
+            lr = self.highest_lr * factor(self.settings.schedule, progress_at(state.step, state.total, state.bends), self.settings.warmup)
             outcome = self.stepper(batch, state.step, lr, signals=(float(stopper.asked), float(self._cut if self.group.main else 0)))
             if self.average is not None:
                 self.average.update()
