@@ -150,6 +150,7 @@ def compare(learner: Any, rows: learning.TrainingRows, settings: Any, *, rounds:
     device, network = torch.device("cpu"), learner.network
     if not drop:
         rows.assembler.dropout = None
+    lr = settings.highest_lr(rows.num_rows)
     precision = choose_precision(settings.precision, device)
     stepper = make_stepper(learner, settings, join(device), device, precision, 0)
     modules = dict(zip((g.name for g in network.groups), network.tokenisers, strict=True))
@@ -163,13 +164,13 @@ def compare(learner: Any, rows: learning.TrainingRows, settings: Any, *, rounds:
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": [p for p in padded.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+    optimiser = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
     parameters, batches = list(padded.parameters()), PaddedBatches(rows, drop)
 
     def packed_epoch(epoch: int) -> None:
         network.train()
         for step, batch in enumerate(rows.epoch(epoch, skip=0, rank=0, world=1, batch_rows=batch_rows)):
-            stepper(batch, step, settings.lr)
+            stepper(batch, step, lr)
 
     def padded_epoch(epoch: int) -> None:
         padded.train()

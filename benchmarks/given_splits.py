@@ -74,9 +74,7 @@ def mfeat(*, arm: str, seed: int) -> Measured:
     return fit_once(data.mfeat().drop_columns(["key"]), "y", seed)[1]
 
 
-@row(
-    "ucr", goals=[Goal("accuracy", must=0.83, aim=0.92), TIMED], arms=("unisono",), seeds=SEEDS, over={"table": SERIES}
-)
+@row("ucr", goals=[Goal("accuracy", must=0.83, aim=0.92), TIMED], arms=("unisono",), seeds=SEEDS, over={"table": SERIES})
 def ucr(*, arm: str, seed: int, table: str) -> Measured:
     """Six small sets of time series; the mean is over the sets."""
     return fit_once(data.ucr(table).drop_columns(["key"]), "label", seed, {"series": "series"})[1]

@@ -27,8 +27,8 @@ import numpy as np
 
 from benchmarks import Goal, Measured, Values, row
 
-ROWS = {"1x": 10_000, "10x": 100_000}
-RESIDENT_BYTES = 64 << 20
+ROWS = {"1x": 4_000, "10x": 40_000}
+RESIDENT_BYTES = 4 << 20
 STEPS = 30
 _GROUP = 2000
 
@@ -40,7 +40,7 @@ def pool(rng: np.random.Generator, count: int = 256) -> list[bytes]:
     found = []
     for _ in range(count):
         stream = io.BytesIO()
-        Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((64, 64)).save(stream, "JPEG", quality=80)
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize((32, 32)).save(stream, "JPEG", quality=80)
         found.append(stream.getvalue())
     return found
 
@@ -151,7 +151,7 @@ def growth(found: Values) -> Mapping[str, tuple[float | None, str]]:
     derive=growth,
 )
 def memory(*, arm: str, seed: int) -> Measured:
-    """Peak memory of a fit of numbers, pictures and text at 10,000 and 100,000 rows."""
+    """Peak memory of a fit of numbers, pictures and text at 4,000 and 40,000 rows."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.parquet"
         write_table(path, ROWS[arm], seed)

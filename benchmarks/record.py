@@ -74,9 +74,9 @@ def sources(module: str, folder: Path = HERE) -> list[Path]:
 
 
 @functools.cache
-def row_code(module: str) -> str:
-    """A hash of the meaning of a row's module and of what it imports of the benchmarks."""
-    return digest([meaning(path.read_text(encoding="utf-8")) for path in sources(module)])
+def row_code(module: str) -> tuple[str, ...]:
+    """The meaning of a row's module and of what it imports of the benchmarks."""
+    return tuple(meaning(path.read_text(encoding="utf-8")) for path in sources(module))
 
 
 def key_of(row: Row, case: Case, package: Path | None = None) -> str:
@@ -91,7 +91,7 @@ def key_of(row: Row, case: Case, package: Path | None = None) -> str:
 
         package = Path(unisono.__file__).parent
     inputs = json.dumps([row.name, case.arm, case.seed, dict(case.inputs)], sort_keys=True)
-    return digest([inputs, package_code(package), row_code(row.module)])
+    return digest([inputs, package_code(package), *row_code(row.module)])
 
 
 def commit() -> str:

@@ -246,7 +246,7 @@ class Spectrogram(Tokeniser):
         max_rate: Positive = 16000.0,
         max_tokens: Count = 256,
         level: Literal["utterance", "column"] = "utterance",
-        augment: NonNegative = 1.0,
+        augment: NonNegative = 0.6,
     ) -> None:
         self.bands, self.window, self.hop, self.channels = bands, window, hop, channels
         self.max_rate, self.max_tokens, self.level, self.augment = max_rate, max_tokens, level, augment
