@@ -1,7 +1,7 @@
 """Build the documentation site: ``python docs/build.py``.
 
-Hand-written pages (``docs/*.md``, the README, CONTRIBUTING, CHANGELOG) are copied; command line, components, recipes and results are written from
-what the package says about itself. The pages lie in ``build/docs`` and the site in ``site``; nothing is fetched from anywhere.
+Hand-written pages (``docs/*.md``, the README, CONTRIBUTING, CHANGELOG) are copied; command line, components, recipes and results are
+written from what the package says about itself. The pages lie in ``build/docs`` and the site in ``site``; nothing is fetched from anywhere.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import html
 import importlib
 import inspect
+import logging
 import os
 import pkgutil
 import re
@@ -87,9 +88,9 @@ def components() -> str:
         if ".cli" not in module.name and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     parts = [
-        "# Components\n\nWhat a recipe can name, by role. The signature of a component is its schema: an unknown setting is an error that names the "
-        "nearest valid one. `word(a, k=v)` and `{type: word, k: v}` are the same sentence. Other packages add components through the entry-point "
-        "group `unisono.ROLE`.\n"
+        "# Components\n\nWhat a recipe can name, by role. The signature of a component is its schema: an unknown setting is an error that "
+        "names the nearest valid one. `word(a, k=v)` and `{type: word, k: v}` are the same sentence. Other packages add components "
+        "through the entry-point group `unisono.ROLE`.\n"
     ]
     for role, registry in all_registries().items():
         base = (inspect.getdoc(registry.base) or "").split("\n")[0]
@@ -108,7 +109,10 @@ def recipes() -> str:
     """Every recipe: its file, and what it resolves to."""
     from unisono.recipe import load_recipe, recipe_names
 
-    parts = ["# Recipes\n\nPublished designs that can be chosen by name: `unisono fit TABLE --recipe NAME`. `unisono recipes NAME` shows cost too.\n"]
+    parts = [
+        "# Recipes\n\nPublished designs that can be chosen by name: `unisono fit TABLE --recipe NAME`. "
+        "`unisono recipes NAME` shows parameters and cost too.\n"
+    ]
     for name in recipe_names():
         recipe = load_recipe(name)
         written = (ROOT / "src/unisono/recipes" / f"{name}.yaml").read_text("utf-8").strip()
@@ -148,7 +152,7 @@ def api() -> str:
             places.append(f"{found.__module__}.{found.__qualname__}")
         elif inspect.ismodule(found):
             places.append(found.__name__)
-    body = "\n\n".join(f"::: {place}\n    options: {{heading_level: 2}}" for place in places)
+    body = "\n\n".join(f"::: {place}\n    options: {{heading_level: 2, skip_local_inventory: true}}" for place in places)
     return f"# Public names\n\n`import unisono` is instant; each name is looked up when it is first used.\n\n{body}\n"
 
 
@@ -165,7 +169,11 @@ def modules() -> str:
     for part in order:
         if part in {"cli", "serve"}:
             continue
-        parts += [f"::: {n}\n    options: {{heading_level: {2 if n.count('.') == 1 else 3}}}" for n in names if n.split(".")[1] == part]
+        parts += [
+            f"::: {n}\n    options: {{show_source: false, heading_level: {2 if n.count('.') == 1 else 3}}}"
+            for n in names
+            if n.split(".")[1] == part
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -205,6 +213,7 @@ def main() -> int:
     from mkdocs.commands.build import build
     from mkdocs.config import load_config
 
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     build(load_config(str(ROOT / "docs" / "mkdocs.yml"), strict=True))
     print(f"open {html.escape(str(ROOT / 'site' / 'index.html'))}")
     return 0
