@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import decimal
+import itertools
 
 import numpy as np
 import pyarrow as pa
@@ -153,7 +154,7 @@ def test_piecewise_equals_a_loop_over_cells(most: int) -> None:
             if np.isnan(value):
                 continue
             z = (value - column.statistics["centre"]) / column.statistics["scale"]
-            bins = [min(max((z - a) / (b - a), 0), 1) for a, b in zip(edges, edges[1:], strict=False)]
+            bins = [min(max((z - a) / (b - a), 0), 1) for a, b in itertools.pairwise(edges)]
             bins += [0.0] * (module.encode.bins - len(bins))
             features = torch.tensor([*bins, z / (1 + (z / 4) ** 2) ** 0.5, 1.0], dtype=torch.float32)
             key = (row, int(slots[c]))

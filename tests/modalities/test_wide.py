@@ -14,7 +14,7 @@ from unisono.modalities.wide import MANY, RATE, Wide, wide_rate
 ROWS = 6
 CELLS: dict[str, Any] = {
     "number": np.array([1.0, 2.0, np.nan, 4.0, 5.0, 7.0]),
-    "category": np.array(["a", "b", None, "a", "b", "c"] , object),
+    "category": np.array(["a", "b", None, "a", "b", "c"], object),
     "vector": [None if i == 2 else np.arange(3, dtype=np.float32) * (i + 1) % 4 for i in range(ROWS)],
     "text": ["one two", "two three", None, "", "one", "three one two"],
 }

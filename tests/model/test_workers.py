@@ -16,7 +16,8 @@ def table() -> pa.Table:
     """Texts that tell the answer."""
     drawn = random.Random(0)
     words = [drawn.choice(["good", "bad"]) for _ in range(60)]
-    return pa.table({"text": [f"a {w} thing number {drawn.randrange(9)}" for w in words], "size": [drawn.random() for _ in words], "y": words})
+    texts = [f"a {w} thing number {drawn.randrange(9)}" for w in words]
+    return pa.table({"text": texts, "size": [drawn.random() for _ in words], "y": words})
 
 
 def weights(monkeypatch: pytest.MonkeyPatch, resident: int) -> dict[str, torch.Tensor]:

@@ -68,7 +68,7 @@ class CategoryModality(Modality):
 
     name = "category"
 
-    def detect(self, sample: ColumnSample) -> Guess | None:  # noqa: PLR0911 - one return a rule
+    def detect(self, sample: ColumnSample) -> Guess | None:
         """Claim dictionary columns, and text whose values repeat."""
         if pa.types.is_dictionary(sample.type) and not pa.types.is_nested(sample.type.value_type):
             return Guess(0.95, "a dictionary type: names from a fixed set")
@@ -87,7 +87,7 @@ class CategoryModality(Modality):
         if 5 * distinct <= n and distinct <= _MOST and length <= _TYPICAL_LENGTH:
             return Guess(0.7, reason, doubt=f"many distinct values: could be text (--column {sample.name}=text)")
         words = sum(len(v.split()) for v in values) / n
-        if words < 2 and distinct < n:  # noqa: PLR2004 - single words
+        if words < 2 and distinct < n:
             return Guess(0.45, reason + ", mostly single words", doubt=f"could be text (--column {sample.name}=text)")
         return None
 

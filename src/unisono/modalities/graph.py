@@ -122,7 +122,7 @@ def _numbers(given: Any, what: str) -> NDArray[np.float32]:
         raise Unreadable(f"{what} hold a value that is missing, infinite or too large for 32 bits")
     if array.ndim == 1:
         array = array[:, None]
-    if array.ndim != 2:  # noqa: PLR2004 - a list of lists
+    if array.ndim != 2:
         raise Unreadable(f"{what} are numbers or lists of numbers, not of the shape {array.shape}")
     return array
 
@@ -145,7 +145,7 @@ def _edges(given: Any, count: int) -> NDArray[np.int64]:
     if not isinstance(pairs, list) or len(pairs) > MAX_EDGES:
         raise Unreadable(f"edges are a list of at most {MAX_EDGES:,} pairs [u, v]")
     for k, pair in enumerate(pairs):
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair):  # noqa: PLR2004
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(v, int) and not isinstance(v, bool) for v in pair):
             raise Unreadable(f"edge {k} is {str(pair)[:40]}, not a pair [u, v] of whole numbers")
         if not (0 <= pair[0] < count and 0 <= pair[1] < count):
             raise Unreadable(f"edge {k} is {list(pair)}, but the graph has the nodes 0 to {count - 1}")
@@ -239,7 +239,7 @@ class Nodes(Tokeniser):
         code = np.concatenate(codes)
         if draw is not None and lookup and len(code):
             rolls = [g.random(n) for g, n in zip(draw.at(items.sample).generators(f"labels {column.name}"), counts, strict=True)]
-            code[(np.concatenate(rolls) < 0.02) & (code > 1)] = 1  # noqa: PLR2004 - one in fifty
+            code[(np.concatenate(rolls) < 0.02) & (code > 1)] = 1
         standard = (np.concatenate(features) - np.array(known["mean"])) / np.array(known["scale"])
         node = np.concatenate([np.clip(standard, -10, 10), np.concatenate(walks)], 1).astype(np.float32)
         carried = ((np.concatenate(values) - np.array(known["edge_mean"])) / np.array(known["edge_scale"])).clip(-10, 10).astype(np.float32)
@@ -268,7 +268,7 @@ def _scales(column: Column, arrays: Sequence[NDArray[np.float32]], what: str) ->
         return [], []
     block = np.concatenate(arrays).astype(np.float64)
     scale = block.std(0)
-    scale[scale < 1e-6] = 1.0  # noqa: PLR2004 - a constant
+    scale[scale < 1e-6] = 1.0
     return block.mean(0).tolist(), scale.tolist()
 
 

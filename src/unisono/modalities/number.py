@@ -50,7 +50,7 @@ _FEW, _ENOUGH, _STRAY = 10, 20, 0.05
 
 def _say(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - what fits on a line
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 @modalities.register("number")
@@ -206,9 +206,7 @@ class Piecewise(_Numbers):
         dropout: how often a cell is left out in training.
     """
 
-    def __init__(
-        self, *, bins: Count = 16, max_tokens: Count = MAX_TOKENS, noise: NonNegative = 0.1, dropout: Probability = 0.1
-    ) -> None:
+    def __init__(self, *, bins: Count = 16, max_tokens: Count = MAX_TOKENS, noise: NonNegative = 0.1, dropout: Probability = 0.1) -> None:
         self.bins, self.max_tokens, self.noise, self.dropout = bins, max_tokens, noise, dropout
 
     def module(self, columns: Sequence[Column], width: int) -> nn.Module:

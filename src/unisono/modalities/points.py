@@ -40,7 +40,7 @@ class PointsModality(Modality):
         shapes = npy_shapes(sample)
         if not shapes and _is_nested(plain_type(sample.type)):
             shapes = [(len(v), len(p)) for v in sample.values[:50] for p in v[:20] if p is not None]
-        if not shapes or any(len(s) != 2 or s[1] != shapes[0][1] for s in shapes):  # noqa: PLR2004 - (n, 3 + E)
+        if not shapes or any(len(s) != 2 or s[1] != shapes[0][1] for s in shapes):
             return None
         width = shapes[0][1]
         if not _XYZ <= width <= _WIDEST or max(s[0] for s in shapes) <= 1:
@@ -60,7 +60,7 @@ class PointsModality(Modality):
         elif isinstance(cell, Mapping) and "points" in cell:
             cell = cell["points"]
         array = cell_array(cell, context)
-        if array.ndim != 2 or array.shape[1] < _XYZ:  # noqa: PLR2004 - (n, 3 + E)
+        if array.ndim != 2 or array.shape[1] < _XYZ:
             raise Unreadable(f"points have the shape (n, 3 or more), this cell has {array.shape}")
         if not 0 < len(array) <= MAX_POINTS:
             raise Unreadable(f"{len(array):,} points; 1 to {MAX_POINTS:,} are possible")
@@ -170,9 +170,7 @@ class Neighbourhoods(Tokeniser):
             counts.append(len(centre))
         centre = np.concatenate(centres)
         inputs = {"group": torch.from_numpy(np.concatenate(groups)), "centre": torch.from_numpy(centre)}
-        return Packed.of(
-            inputs, np.repeat(items.sample, counts), column.index, item=np.repeat(items.item, counts), coords=centre[:, :_XYZ]
-        )
+        return Packed.of(inputs, np.repeat(items.sample, counts), column.index, item=np.repeat(items.item, counts), coords=centre[:, :_XYZ])
 
     def _group(self, column: Column, array: NDArray[np.float32], random: np.random.Generator | None) -> tuple[Any, Any]:
         """One cloud's groups (M, K, 3 + E), coordinates relative to their centre, and centres (M, 4) with the size."""

@@ -155,7 +155,7 @@ def fit_scale(chunks: Iterable[Cells], bins: int) -> dict[str, Any]:
         return {"centre": 0.0, "scale": 1.0, "edges": [-1.0, 1.0]}
     centre, scale = robust_scale(values)
     edges = np.unique(((quantile_edges(values, bins) - centre) / scale).astype(np.float32))
-    if len(edges) < 2:  # noqa: PLR2004 - an interval has two ends
+    if len(edges) < 2:
         edges = np.array([edges[0] - 1, edges[0] + 1], np.float32)
     return {"centre": centre, "scale": scale, "edges": [float(e) for e in edges]}
 

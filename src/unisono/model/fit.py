@@ -153,9 +153,7 @@ def _cache(source: TableSource, folder: Path, resume: bool) -> TableCache:
     return TableCache.write(source, folder)
 
 
-def _fit_prepared(
-    prepared: Prepared, recipe: Recipe, settings: TrainSettings, options: FitOptions, folder: Path, started: float
-) -> Fitted:
+def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, options: FitOptions, folder: Path, started: float) -> Fitted:
     torch.manual_seed(options.seed)
     schema, split = prepared.schema, prepared.split
     for note in prepared.notes:

@@ -100,7 +100,13 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
         return None if name is None else cache.scalars(name)
 
     exclude = [name for name in (options.key, options.split) if name is not None]
-    names = {"split": options.split, "key": options.key, "group": options.group, "time": options.time, "target": next(iter(options.targets))}
+    names = {
+        "split": options.split,
+        "key": options.key,
+        "group": options.group,
+        "time": options.time,
+        "target": next(iter(options.targets)),
+    }
     return split_rows(
         cache.num_rows,
         split=column(options.split),
@@ -214,7 +220,9 @@ def warn_of_cells(store: Store, file: str, rows: NDArray[np.int64]) -> None:
         unseen = unseen_categories(column, cells[column.name])
         if unseen:
             listed = ", ".join(repr(word) for word, _ in unseen.most_common(3))
-            logger.warning("%s: column %r: %d cells hold categories that training never saw (%s)", file, column.name, unseen.total(), listed)
+            logger.warning(
+                "%s: column %r: %d cells hold categories that training never saw (%s)", file, column.name, unseen.total(), listed
+            )
 
 
 def prepare(cache: TableCache, recipe: Recipe, options: FitOptions, hints: Mapping[str, str]) -> Prepared:

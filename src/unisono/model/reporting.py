@@ -350,7 +350,7 @@ def coverage(answers: Answers) -> list[tuple[float, float, float]]:
 def worth(fit: Fit, answers: Answers) -> tuple[list[content.SourceWorth], list[content.SubsetRow]]:
     """What each source is worth, and the metric of every evaluated subset."""
     sources, missing, name = fit.measured.schema.sources, fit.metrics["missing"], answers.target.name
-    if len(sources) < 2 or not missing:  # noqa: PLR2004
+    if len(sources) < 2 or not missing:
         return [], []
     key, higher = answers.task.objective_metric
     whole = fit.metrics[fit.metrics["headline"]]["targets"]

@@ -35,9 +35,7 @@ class Attention(Mixer):
         dropout: probability of dropping an output unit in training.
     """
 
-    def __init__(
-        self, *, width: int, sharing: Sharing, num_modalities: int, heads: Count = 4, dropout: Probability = 0.0
-    ) -> None:
+    def __init__(self, *, width: int, sharing: Sharing, num_modalities: int, heads: Count = 4, dropout: Probability = 0.0) -> None:
         super().__init__()
         if width % heads:
             raise ConfigError(f"attention: the width {width} is no multiple of {heads} heads")

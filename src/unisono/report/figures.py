@@ -94,9 +94,9 @@ def number(value: float) -> str:
 def share(part: float, whole: float = 1.0) -> str:
     """A share: ``0 %``, ``0.4 %``, ``12 %``."""
     percent = 100 * part / whole if whole else 0.0
-    if percent == 0 or percent == 100:  # noqa: PLR2004
+    if percent == 0 or percent == 100:
         return f"{percent:.0f} %"
-    return "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %" if percent < 10 or percent > 99 else f"{percent:.0f} %"  # noqa: PLR2004
+    return "< 0.1 %" if percent < 0.1 else f"{percent:.1f} %" if percent < 10 or percent > 99 else f"{percent:.0f} %"
 
 
 def clean(text: object, limit: int = 300) -> str:

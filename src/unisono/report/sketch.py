@@ -83,7 +83,7 @@ def film(frames: Array, words: str = "", shown: int = 4, side: int = 96) -> Cell
 def _colours(frame: Array) -> Array:
     """(H, W, C) of any kind as (H, W, 3) uint8."""
     array = np.asarray(frame)
-    array = array[..., :3] if array.shape[-1] >= 3 else np.repeat(array[..., :1], 3, axis=-1)  # noqa: PLR2004
+    array = array[..., :3] if array.shape[-1] >= 3 else np.repeat(array[..., :1], 3, axis=-1)
     if array.dtype != np.uint8:
         array = np.clip(np.nan_to_num(array), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(array)

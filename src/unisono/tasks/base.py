@@ -251,10 +251,10 @@ def need_rows(count: int, distinct: int, what: str) -> None:
     Raises:
         SchemaError: fewer than two training rows have a target, or all of them have the same.
     """
-    if count < 2:  # noqa: PLR2004
+    if count < 2:
         rows = "no training row has" if count == 0 else "only one training row has"
         raise SchemaError(f"{rows} a target; give more rows, or another target or split")
-    if distinct < 2:  # noqa: PLR2004
+    if distinct < 2:
         raise SchemaError(f"every training row has the same target, {what}: there is nothing to tell apart; choose another target or split")
 
 

@@ -140,7 +140,7 @@ def average_precision(positive: Array, scores: Array, w: Array | None = None) ->
 def class_auroc(truth: Array, probabilities: Array) -> float:
     """Of two classes the area for the second; of more the mean over classes, each against the rest, where it is defined."""
     k = probabilities.shape[1]
-    if k == 2:  # noqa: PLR2004 - two classes have one curve
+    if k == 2:
         return float(auroc(truth == 1, probabilities[:, 1]))
     return float(_finite_mean(np.array([auroc(truth == c, probabilities[:, c]) for c in range(k)])))
 
