@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import CellError, SchemaError, TableError
 from unisono.core.schema import Schema
+from unisono.modalities.category import unseen_categories
 from unisono.model.evaluate import Evaluator
 from unisono.model.prepare import open_store, scan_cells
 from unisono.model.scoring import Scored, batches_of, score
@@ -90,6 +91,7 @@ class Predictor:
     bad: list[BadCell] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._said: set[tuple[str, str]] = set()
         self.device = choose_device()
         self.network.to(self.device)
         precision = str(self.recipe.settings.get("train", {}).get("precision", "auto"))
@@ -128,8 +130,20 @@ class Predictor:
             except CellError as error:
                 raise CellError(error.file, error.row + begin, error.column, error.reason) from None
             self.bad += [BadCell(b.row + begin, b.column, b.reason) for b in found]
+            self._say_unseen(store, batch.num_rows, source.name)
             yield begin, batch, store, self._run(store, batch.num_rows, only)
             begin += batch.num_rows
+
+    def _say_unseen(self, store: Store, num_rows: int, name: str) -> None:
+        """Name categories that training rows did not have, once for each column of a table."""
+        columns = [c for c in self.schema.columns if c.modality in {"category", "boolean"} and "vocabulary" in c.statistics]
+        cells = store.cells(np.arange(num_rows, dtype=np.int64)) if columns else {}
+        for column in columns:
+            unseen = {} if (name, column.name) in self._said else unseen_categories(column, cells[column.name])
+            if unseen:
+                self._said.add((name, column.name))
+                words = ", ".join(repr(w) for w in sorted(unseen)[:5]) + (", ..." if len(unseen) > 5 else "")
+                logger.warning("%s: column %r: not seen in training: %s", name, column.name, words)
 
     def _run(self, store: Store, num_rows: int, only: Sequence[str] | None = None) -> Scored:
         rows = np.arange(num_rows, dtype=np.int64)
