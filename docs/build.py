@@ -1,6 +1,6 @@
 """Build the documentation site: hand-written pages, and pages made from the registries, recipes, parsers and docstrings.
 
-    python docs/build.py [--out site]
+Run it as ``python docs/build.py [--out site]``.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ sys.path.insert(0, str(ROOT / "src"))
 
 #: Packages whose registries are shown, in the order of a row's path.
 REGISTRIES = ("unisono.modalities.base", "unisono.nn.trunk", "unisono.tasks.base", "unisono.train.optimisers")
+RECIPES = """A recipe is a short file that says which tokens mix with which. Choose one with `--recipe NAME`, change one setting with
+`--set KEY=VALUE`, or give a file of your own."""
+COMPONENTS = """Whatever stands in a recipe is one of these words. A component's signature is its schema: an unknown or ill-fitting setting is
+refused."""
+COMMANDS = """Results go to standard output; bars, notes and errors to standard error. Exit codes: 0 done, 1 the work failed, 2 a mistake of
+the caller's, 130 interrupted."""
 
 
 def front_page() -> str:
@@ -48,12 +54,13 @@ def recipes() -> str:
 
     from unisono.recipe import load_recipe, recipe_names
 
-    lines = ["# Recipes", "", "A recipe is a short file that says which tokens mix with which. Choose one with `--recipe NAME`, change one setting with", "`--set KEY=VALUE`, or give a file of your own.", ""]  # fmt: skip
+    lines = ["# Recipes", "", RECIPES, ""]
     for name in recipe_names():
         recipe = load_recipe(name)
         text = (ROOT / "src" / "unisono" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
         trunk = yaml.safe_dump({"trunk": recipe["trunk"], "defaults": recipe["defaults"]}, sort_keys=False, width=110)
-        lines += [f"## {name}", "", str(recipe.settings.get("claim", "")), "", f"Source: {sources(str(recipe.settings.get('source', '–')))}", ""]
+        claim, source = (str(recipe.settings.get(key, "–")) for key in ("claim", "source"))
+        lines += [f"## {name}", "", claim, "", f"Source: {sources(source)}", ""]
         lines += ["```yaml", text.strip(), "```", ""]
         if recipe.lineage:
             lines += ['??? note "Resolved"', "", *(f"    {row}" for row in ["```yaml", *trunk.strip().splitlines(), "```"]), ""]
@@ -77,7 +84,7 @@ def components() -> str:
 
     for module in REGISTRIES:
         importlib.import_module(module)
-    lines = ["# Components", "", "Whatever stands in a recipe is one of these words. A component's signature is its schema: an unknown or ill-fitting setting is refused.", ""]  # fmt: skip
+    lines = ["# Components", "", COMPONENTS, ""]
     for role, registry in all_registries().items():
         if not registry.entries:
             continue
@@ -94,7 +101,7 @@ def command_line() -> str:
     """The help of every verb, from the parsers themselves."""
     from unisono.cli import main
 
-    lines = ["# Command line", "", "Results go to standard output; bars, notes and errors to standard error. Exit codes: 0 done, 1 the work failed, 2 a mistake of the", "caller's, 130 interrupted.", "", "```text", main.usage(), "```", ""]  # fmt: skip
+    lines = ["# Command line", "", COMMANDS, "", "```text", main.usage(), "```", ""]
     for verb, what in main.VERBS.items():
         parser = main.Parser(prog=f"unisono {verb}", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=110))
         importlib.import_module(f"unisono.cli.{verb}").add_arguments(parser)
@@ -148,7 +155,8 @@ def evidence() -> str:
     """What was measured, where results are recorded."""
     path = ROOT / "benchmarks" / "results" / "README.md"
     text = "# Evidence\n\n`make bench` runs every measurement; each result is recorded with its command, seeds, spread and machine.\n"
-    return text + ("\n" + re.sub(r"^# .*\n", "", path.read_text(encoding="utf-8")) if path.is_file() else "\nNo results are recorded yet.\n")
+    found = re.sub(r"^# .*\n", "", path.read_text(encoding="utf-8")) if path.is_file() else "No results are recorded yet.\n"
+    return f"{text}\n{found}"
 
 
 PAGES: dict[str, Callable[[], str]] = {
@@ -179,8 +187,8 @@ def main() -> int:
         folder = Path(name)
         write_pages(folder / "docs")
         shutil.copy(HERE / "mkdocs.yml", folder)
-        command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--config-file", str(folder / "mkdocs.yml"), "--site-dir", str(out)]
-        code = subprocess.run(command, check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
+        command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--config-file", str(folder / "mkdocs.yml")]
+        code = subprocess.run([*command, "--site-dir", str(out)], check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
     if code == 0:
         print(f"site: {out / 'index.html'}")
     return code

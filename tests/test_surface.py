@@ -116,7 +116,9 @@ def test_no_path_of_a_developers_machine_is_written_down() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["fit", "--help"], ["predict", "--help"], ["evaluate", "--help"], ["fit", "--nope"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["--version"], ["fit", "--help"], ["predict", "--help"], ["evaluate", "--help"], ["fit", "--nope"]]
+)
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     code = "import sys, unisono\nfrom unisono.cli.main import main\ncode = main(sys.argv[1:]) if sys.argv[1:] else 0\n"
     code += f"print('heavy:', [m for m in {HEAVY!r} if m in sys.modules]); sys.exit(code)"

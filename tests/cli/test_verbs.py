@@ -55,7 +55,9 @@ def test_fit_says_what_it_reached_and_writes_the_folder(run: Run, table: Path, t
     assert done.code == 0, done.err
     assert done.json["out"] == str(tmp_path / "m")
     assert 0 <= done.json["test"]["targets"]["kind"]["accuracy"] <= 1
-    assert {"model.safetensors", "recipe.yaml", "schema.json", "metrics.json", "report.html"} <= {p.name for p in (tmp_path / "m").iterdir()}
+    assert {"model.safetensors", "recipe.yaml", "schema.json", "metrics.json", "report.html"} <= {
+        p.name for p in (tmp_path / "m").iterdir()
+    }
     shown = run("fit", table, "--target", "kind", "--out", tmp_path / "m", *QUICK, "--force")
     assert shown.code == 0
     assert "accuracy" in shown.out

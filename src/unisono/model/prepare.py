@@ -217,8 +217,8 @@ def prepare(cache: TableCache, recipe: Recipe, options: FitOptions, hints: Mappi
     bad += scan_cells(store, file, options.bad_cells)
     notes = [split.how, *(f"column {name!r} is left out: {why}; keep it with --column {name}=" for name, why in left_out.items() if why)]
     for name, (_, present) in values.items():
-        if not present.all():
-            notes.append(f"target {name!r}: {int((~present).sum()):,} of {len(present):,} rows have none and are left out of its loss and figures")
+        if without := int((~present).sum()):
+            notes.append(f"target {name!r}: {without:,} of {len(present):,} rows have none and are left out of its loss and figures")
     if bad:
         notes.append(f"{len(bad)} unreadable cells count as missing")
     return Prepared(cache, schema, reports, split, store, values, bad, notes)
