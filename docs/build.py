@@ -25,8 +25,8 @@ sys.path.insert(0, str(ROOT / "src"))
 REGISTRIES = ("unisono.modalities.base", "unisono.nn.trunk", "unisono.tasks.base", "unisono.train.optimisers")
 RECIPES = """A recipe is a short file that says which tokens mix with which. Choose one with `--recipe NAME`, change one setting with
 `--set KEY=VALUE`, or give a file of your own."""
-COMPONENTS = """Whatever stands in a recipe is one of these words. A component's signature is its schema: an unknown or ill-fitting setting is
-refused."""
+COMPONENTS = """Whatever stands in a recipe is one of these words. A component's signature is its schema: an unknown or ill-fitting
+setting is refused."""
 COMMANDS = """Results go to standard output; bars, notes and errors to standard error. Exit codes: 0 done, 1 the work failed, 2 a mistake of
 the caller's, 130 interrupted."""
 
@@ -92,7 +92,8 @@ def components() -> str:
         for name, entry in registry.entries.items():
             signature = _signature(entry.target, registry.runtime)
             source = entry.source or "; ".join(entry.traits.exempt.values())
-            lines += [f"### `{name}`", "", "```python", f"{name}({signature})", "```", "", code(entry.summary), ""]
+            shown = ["```python", f"{name}({signature})", "```", ""] if signature else []
+            lines += [f"### `{name}`", "", *shown, code(entry.summary), ""]
             lines += ([f"*Source: {sources(source)}*", ""]) if source else []
     return "\n".join(lines)
 
@@ -146,9 +147,20 @@ def python_api() -> str:
 
 def _parameters(target: object) -> str:
     try:
-        return str(inspect.signature(target)).replace("'", "")  # type: ignore[arg-type]
+        signature = inspect.signature(target)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return ""
+    parts = []
+    for p in signature.parameters.values():
+        starred = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+        if p.kind is p.KEYWORD_ONLY and "*" not in parts:
+            parts.append("*")
+        annotation = "" if p.annotation is p.empty else f": {inspect.formatannotation(p.annotation).strip(chr(39))}"
+        default = "" if p.default is p.empty else f" = {p.default!r}"
+        parts += [] if p.name == "self" else [f"{starred}{p.name}{annotation}{default}"]
+    end = "" if signature.return_annotation is signature.empty else f" -> {str(signature.return_annotation).strip(chr(39))}"
+    line = f"({', '.join(parts)}){end}"
+    return line if len(line) <= 90 else "(\n" + "".join(f"    {part},\n" for part in parts) + f"){end}"
 
 
 def evidence() -> str:

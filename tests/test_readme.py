@@ -86,7 +86,8 @@ def test_what_contributing_shows_works(tmp_path: Path) -> None:
 import pyarrow as pa, unisono
 rng = np.random.default_rng(0)
 kind = np.arange(60) % 2
-table = pa.table({"v": [(rng.normal(size=4) + k).tolist() if j % 9 else None for j, k in enumerate(kind)], "price": kind + rng.normal(size=60) / 9})
+vectors = [(rng.normal(size=4) + k).tolist() if j % 9 else None for j, k in enumerate(kind)]
+table = pa.table({"v": vectors, "price": kind + rng.normal(size=60) / 9})
 settings = ["tokens.vector=line(scale=0.5)", "train.steps=3", "width=16"]
 model = unisono.fit(table, target={"price": "amount"}, recipe="mine.yaml", settings=settings, columns={"v": "vector"}, progress=False)
 assert model.predict(table).num_rows == 60
