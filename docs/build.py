@@ -1,223 +1,210 @@
-"""Build the documentation site: ``python docs/build.py``.
+"""Build the documentation site: hand-written pages, and pages made from the registries, recipes, parsers and docstrings.
 
-Hand-written pages (``docs/*.md``, the README, CONTRIBUTING, CHANGELOG) are copied; command line, components, recipes and results are
-written from what the package says about itself. The pages lie in ``build/docs`` and the site in ``site``; nothing is fetched from anywhere.
+Run it as ``python docs/build.py [--out site]``.
 """
 
 from __future__ import annotations
 
 import argparse
-import html
 import importlib
 import inspect
-import logging
 import os
-import pkgutil
 import re
 import shutil
+import subprocess
 import sys
-import typing
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = ROOT / "build" / "docs"
-sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+sys.path.insert(0, str(ROOT / "src"))
 
-COPIED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-
-
-def cell(text: object) -> str:
-    """Text that may stand in a cell of a Markdown table."""
-    return re.sub(r"\s+", " ", str(text)).replace("|", "\\|")
-
-
-def code(text: object) -> str:
-    """A word of code in a table."""
-    return f"`{cell(text)}`" if str(text) else ""
+#: Packages whose registries are shown, in the order of a row's path.
+REGISTRIES = ("unisono.modalities.base", "unisono.nn.trunk", "unisono.tasks.base", "unisono.train.optimisers")
+RECIPES = """A recipe is a short file that says which tokens mix with which. Choose one with `--recipe NAME`, change one setting with
+`--set KEY=VALUE`, or give a file of your own."""
+COMPONENTS = """Whatever stands in a recipe is one of these words. A component's signature is its schema: an unknown or ill-fitting
+setting is refused."""
+COMMANDS = """Results go to standard output; bars, notes and errors to standard error. Exit codes: 0 done, 1 the work failed, 2 a mistake of
+the caller's, 130 interrupted."""
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in lines) + "\n"
+def front_page() -> str:
+    """The README, its links led to the pages of the site."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.replace("(CONTRIBUTING.md)", "(contributing.md)")
 
 
-def annotation(hint: Any) -> str:
-    """A type as a person would write it, bounds included."""
-    if typing.get_origin(hint) is typing.Annotated:
-        base, *bounds = typing.get_args(hint)
-        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-        said = [f"{signs[n]} {getattr(b, n)}" for b in bounds for n in signs if hasattr(b, n)]
-        return annotation(base) + (f" ({', '.join(said)})" if said else "")
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(str(a) for a in typing.get_args(hint))
-    return inspect.formatannotation(hint).replace("typing.", "")
+def sources(text: str) -> str:
+    """Sources as links where they have an address."""
+    text = re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
+    return re.sub(r"\bdoi:(10\.\S+?)(?=[,;)\s]|$)", r"[doi:\1](https://doi.org/\1)", text)
 
 
-def settings(target: Any, hidden: frozenset[str]) -> list[tuple[str, str, str, str]]:
-    """(name, type, default, meaning) of every setting of a component."""
-    function = target.__init__ if isinstance(target, type) else target
-    hints = typing.get_type_hints(function, include_extras=True)
-    meanings = dict(re.findall(r"^ {4,}(\w+): (.+(?:\n {8,}.+)*)", argument_section(target), re.MULTILINE))
-    found = []
-    for p in inspect.signature(target).parameters.values():
-        if p.name not in hidden:
-            default = "required" if p.default is p.empty else code(repr(p.default))
-            found.append((code(p.name), code(annotation(hints.get(p.name, p.annotation))), default, cell(meanings.get(p.name, ""))))
-    return found
-
-
-def argument_section(target: Any) -> str:
-    """The Args section of a docstring."""
-    found = re.search(r"^Args:\n((?:(?: {4,}.*)?\n?)+)", inspect.getdoc(target) or "", re.MULTILINE)
-    return found[1] if found else ""
-
-
-def prose(target: Any) -> str:
-    """A docstring without its Args section."""
-    return (inspect.getdoc(target) or "").replace(argument_section(target), "").replace("Args:\n", "").strip()
-
-
-def components() -> str:
-    """Every registry's components with their settings."""
-    from unisono.core.registry import all_registries
-
-    for module in pkgutil.walk_packages(importlib.import_module("unisono").__path__, "unisono."):
-        if ".cli" not in module.name and not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    parts = [
-        "# Components\n\nWhat a recipe can name, by role. The signature of a component is its schema: an unknown setting is an error that "
-        "names the nearest valid one. `word(a, k=v)` and `{type: word, k: v}` are the same sentence. Other packages add components "
-        "through the entry-point group `unisono.ROLE`.\n"
-    ]
-    for role, registry in all_registries().items():
-        base = (inspect.getdoc(registry.base) or "").split("\n")[0]
-        parts.append(f"## {role}\n\n{base}\n\nEntry-point group: `unisono.{role}`\n")
-        for name, entry in registry.entries.items():
-            parts.append(f"### {name} {{#{role}-{name}}}\n\n{prose(entry.target)}\n")
-            if entry.source:
-                parts.append(f"Source: {entry.source}\n")
-            if rows := settings(entry.target, registry.runtime):
-                parts.append(table(("setting", "type", "default", "meaning"), [tuple(r) for r in rows]))
-            parts += [f"The contract *{contract}* does not hold: {why}\n" for contract, why in entry.traits.exempt.items()]
-    return "\n".join(parts)
+def code(text: str) -> str:
+    """Docstring markup as Markdown."""
+    return text.replace("``", "`")
 
 
 def recipes() -> str:
-    """Every recipe: its file, and what it resolves to."""
+    """Every recipe: what it claims, where it comes from, its file, its resolved trunk."""
+    import yaml
+
     from unisono.recipe import load_recipe, recipe_names
 
-    parts = [
-        "# Recipes\n\nPublished designs that can be chosen by name: `unisono fit TABLE --recipe NAME`. "
-        "`unisono recipes NAME` shows parameters and cost too.\n"
-    ]
+    lines = ["# Recipes", "", RECIPES, ""]
     for name in recipe_names():
         recipe = load_recipe(name)
-        written = (ROOT / "src/unisono/recipes" / f"{name}.yaml").read_text("utf-8").strip()
-        said = [str(recipe[k]) for k in ("claim",) if k in recipe.settings]
-        source = recipe.settings.get("source")
-        parts += [f"## {name}\n", *[f"{s}\n" for s in said], *([f"Source: {source}\n"] if source else [])]
-        parts += [f"```yaml\n{written}\n```\n", f'??? note "Resolved"\n\n    ```yaml\n{indent(recipe.to_yaml())}\n    ```\n']
-    return "\n".join(parts)
+        text = (ROOT / "src" / "unisono" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+        trunk = yaml.safe_dump({"trunk": recipe["trunk"], "defaults": recipe["defaults"]}, sort_keys=False, width=110)
+        claim, source = (str(recipe.settings.get(key, "–")) for key in ("claim", "source"))
+        lines += [f"## {name}", "", claim, "", f"Source: {sources(source)}", ""]
+        lines += ["```yaml", text.strip(), "```", ""]
+        if recipe.lineage:
+            lines += ['??? note "Resolved"', "", *(f"    {row}" for row in ["```yaml", *trunk.strip().splitlines(), "```"]), ""]
+    return "\n".join(lines)
 
 
-def indent(text: str) -> str:
-    """Four spaces before every line."""
-    return "\n".join("    " + line for line in text.strip().splitlines())
+def _signature(target: Callable[..., object], runtime: frozenset[str]) -> str:
+    shown = []
+    for p in inspect.signature(target).parameters.values():
+        if p.name in runtime:
+            continue
+        default = "" if p.default is inspect.Parameter.empty else f" = {p.default!r}"
+        annotation = p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", str(p.annotation))
+        shown.append(f"{p.name}: {annotation}{default}")
+    return ", ".join(shown)
+
+
+def components() -> str:
+    """Every registered component, role by role."""
+    from unisono.core.registry import all_registries
+
+    for module in REGISTRIES:
+        importlib.import_module(module)
+    lines = ["# Components", "", COMPONENTS, ""]
+    for role, registry in all_registries().items():
+        if not registry.entries:
+            continue
+        lines += [f"## {role.capitalize()}", ""]
+        for name, entry in registry.entries.items():
+            signature = _signature(entry.target, registry.runtime)
+            source = entry.source or "; ".join(entry.traits.exempt.values())
+            shown = ["```python", f"{name}({signature})", "```", ""] if signature else []
+            lines += [f"### `{name}`", "", *shown, code(entry.summary), ""]
+            lines += ([f"*Source: {sources(source)}*", ""]) if source else []
+    return "\n".join(lines)
 
 
 def command_line() -> str:
-    """The help of every verb."""
-    from unisono.cli.main import VERBS, Parser, usage
+    """The help of every verb, from the parsers themselves."""
+    from unisono.cli import main
 
-    os.environ["COLUMNS"] = "110"
-    parts = [f"# Command line\n\n```text\n{usage()}\n```\n"]
-    for verb, what in VERBS.items():
-        parser: argparse.ArgumentParser = Parser(prog=f"unisono {verb}", description=what[0].upper() + what[1:] + ".", allow_abbrev=False)
+    lines = ["# Command line", "", COMMANDS, "", "```text", main.usage(), "```", ""]
+    for verb, what in main.VERBS.items():
+        parser = main.Parser(prog=f"unisono {verb}", formatter_class=lambda prog: argparse.HelpFormatter(prog, width=110))
         importlib.import_module(f"unisono.cli.{verb}").add_arguments(parser)
-        parts.append(f"## {verb}\n\n```text\n{parser.format_help()}```\n")
-    return "\n".join(parts)
+        lines += [f"## unisono {verb}", "", what[0].upper() + what[1:] + ".", "", "```text", parser.format_help().strip(), "```", ""]
+    return "\n".join(lines)
 
 
-def api() -> str:
-    """The public names."""
+def _sections(target: object) -> Iterator[str]:
+    """A Google-style docstring as Markdown: its text, then lists of what its sections name."""
+    entry = re.compile(r"    (\*{0,2}[\w, ]+): (.*)")
+    within = False
+    for line in (inspect.getdoc(target) or "").splitlines():
+        if re.fullmatch(r"(Args|Returns|Raises|Attributes|Yields):", line):
+            within = True
+            yield from ("", f"**{line[:-1]}**", "")
+        elif within and (match := entry.fullmatch(line)):
+            yield f"- `{match.group(1)}`: {code(match.group(2))}"
+        elif within and line.startswith("    "):
+            yield f"  {code(line.strip())}"
+        else:
+            yield code(line)
+
+
+def python_api() -> str:
+    """The public names with their signatures and docstrings."""
     import unisono
 
-    places = []
+    lines = ["# Python API", "", "`import unisono` is instant; each name is loaded when it is first used.", ""]
     for name in unisono.__all__:
-        found = getattr(unisono, name)
-        if inspect.isclass(found) or inspect.isfunction(found):
-            places.append(f"{found.__module__}.{found.__qualname__}")
-        elif inspect.ismodule(found):
-            places.append(found.__name__)
-    body = "\n\n".join(f"::: {place}\n    options: {{heading_level: 2, skip_local_inventory: true}}" for place in places)
-    return f"# Public names\n\n`import unisono` is instant; each name is looked up when it is first used.\n\n{body}\n"
-
-
-def modules() -> str:
-    """Every module, in the order in which they may import one another."""
-    import tomllib
-
-    import unisono
-
-    layers = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"][0]["layers"]
-    order = [n.strip("() ") for layer in reversed(layers) for n in re.split("[|:]", layer)]
-    parts = ["# Modules\n\nA module imports only what stands above it on this page.\n"]
-    names = sorted(m.name for m in pkgutil.walk_packages(unisono.__path__, "unisono."))
-    for part in order:
-        if part in {"cli", "serve"}:
+        target = getattr(unisono, name)
+        if name.startswith("__"):
             continue
-        parts += [
-            f"::: {n}\n    options: {{show_source: false, heading_level: {2 if n.count('.') == 1 else 3}}}"
-            for n in names
-            if n.split(".")[1] == part
-        ]
-    return "\n\n".join(parts) + "\n"
+        if inspect.ismodule(target):
+            lines += [f"## unisono.{name}", "", code(inspect.getdoc(target) or ""), ""]
+            continue
+        lines += [f"## unisono.{name}", "", "```python", f"{name}{_parameters(target)}", "```", "", *_sections(target), ""]
+        for method, function in inspect.getmembers(target, inspect.isfunction) if isinstance(target, type) else ():
+            if not method.startswith("_") and function.__module__.startswith("unisono"):
+                lines += [f"### {name}.{method}", "", "```python", f"{method}{_parameters(function)}", "```", "", *_sections(function), ""]
+    return "\n".join(lines)
 
 
-def results() -> str:
-    """What the benchmarks recorded, against their goals."""
-    written = ROOT / "benchmarks" / "results" / "README.md"
-    return written.read_text("utf-8") if written.is_file() else "# Results\n\nNothing is recorded yet: `make bench`.\n"
+def _parameters(target: object) -> str:
+    try:
+        signature = inspect.signature(target)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return ""
+    parts = []
+    for p in signature.parameters.values():
+        starred = {p.VAR_POSITIONAL: "*", p.VAR_KEYWORD: "**"}.get(p.kind, "")
+        if p.kind is p.KEYWORD_ONLY and "*" not in parts:
+            parts.append("*")
+        annotation = "" if p.annotation is p.empty else f": {inspect.formatannotation(p.annotation).strip(chr(39))}"
+        default = "" if p.default is p.empty else f" = {p.default!r}"
+        parts += [] if p.name == "self" else [f"{starred}{p.name}{annotation}{default}"]
+    end = "" if signature.return_annotation is signature.empty else f" -> {str(signature.return_annotation).strip(chr(39))}"
+    line = f"({', '.join(parts)}){end}"
+    return line if len(line) <= 90 else "(\n" + "".join(f"    {part},\n" for part in parts) + f"){end}"
 
 
-def pages() -> Iterator[tuple[str, str]]:
-    """(file, Markdown) of every page."""
-    for path in sorted((ROOT / "docs").glob("*.md")):
-        yield path.name, path.read_text("utf-8")
-    names = {**COPIED, "benchmarks/README.md": "results.md", "docs/tutorial.md": "tutorial.md"}
-    for source, target in COPIED.items():
-        text = (ROOT / source).read_text("utf-8")
-        for name, page in names.items():
-            text = text.replace(f"]({name})", f"]({page})")
-        yield target, text
-    yield from {
-        "cli.md": command_line(), "api.md": api(), "modules.md": modules(), "components.md": components(), "recipes.md": recipes(),
-        "results.md": results(),
-    }.items()  # fmt: skip
+def evidence() -> str:
+    """What was measured, where results are recorded."""
+    path = ROOT / "benchmarks" / "results" / "README.md"
+    text = "# Evidence\n\n`make bench` runs every measurement; each result is recorded with its command, seeds, spread and machine.\n"
+    found = re.sub(r"^# .*\n", "", path.read_text(encoding="utf-8")) if path.is_file() else "No results are recorded yet.\n"
+    return f"{text}\n{found}"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "index.md": front_page,
+    "recipes.md": recipes,
+    "components.md": components,
+    "commands.md": command_line,
+    "api.md": python_api,
+    "evidence.md": evidence,
+    "contributing.md": lambda: (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
+    "changelog.md": lambda: (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+}
+
+
+def write_pages(folder: Path) -> None:
+    """Write all pages as Markdown."""
+    shutil.copytree(HERE / "pages", folder, dirs_exist_ok=True)
+    for name, make in PAGES.items():
+        (folder / name).write_text(make(), encoding="utf-8")
 
 
 def main() -> int:
-    """Write the pages, and build the site unless only the pages are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pages-only", action="store_true", help="write the Markdown pages and stop")
-    asked = parser.parse_args()
-    shutil.rmtree(PAGES, ignore_errors=True)
-    PAGES.mkdir(parents=True)
-    for name, text in pages():
-        (PAGES / name).write_text(text, "utf-8")
-    if asked.pages_only:
-        return 0
-    from mkdocs.commands.build import build
-    from mkdocs.config import load_config
-
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    build(load_config(str(ROOT / "docs" / "mkdocs.yml"), strict=True))
-    print(f"open {html.escape(str(ROOT / 'site' / 'index.html'))}")
-    return 0
+    """Build the site."""
+    parser = argparse.ArgumentParser(description="Build the documentation site.")
+    parser.add_argument("--out", type=Path, default=ROOT / "site")
+    out = parser.parse_args().out.resolve()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_pages(folder / "docs")
+        shutil.copy(HERE / "mkdocs.yml", folder)
+        command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--config-file", str(folder / "mkdocs.yml")]
+        code = subprocess.run([*command, "--site-dir", str(out)], check=False, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}).returncode
+    if code == 0:
+        print(f"site: {out / 'index.html'}")
+    return code
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -103,7 +103,9 @@ def test_unreadable_cells_stop_or_are_counted(run: Run, tmp_path: Path, what: st
     assert len(listed.splitlines()) == 2
 
 
-@pytest.mark.parametrize("content", [b"this is a text file, not a sound\n", b"RIFF$\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0@\x1f\0\0\x80>\0\0\2\0\x10\0data\0\0\0\0"])
+@pytest.mark.parametrize(
+    "content", [b"this is a text file, not a sound\n", b"RIFF$\0\0\0WAVEfmt \x10\0\0\0\1\0\1\0@\x1f\0\0\x80>\0\0\2\0\x10\0data\0\0\0\0"]
+)
 def test_a_sound_that_is_none(run: Run, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.wav").write_bytes(content)
     files = [write_wav(tmp_path / f"s{j}.wav", 200 + 10 * j).name for j in range(24)]

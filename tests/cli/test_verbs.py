@@ -40,7 +40,8 @@ def test_inspect(run: Run, table: Path, tmp_path: Path) -> None:
     columns = {c["name"]: c for c in found["columns"]}
     assert {n: c["modality"] for n, c in columns.items()}["note"] == "text"
     assert columns["heat"]["modality"] == "number"
-    assert all(c["reason"] and "missing" in c for c in columns.values())
+    assert all(c["reason"] and c["missing"] == 0 for c in columns.values() if c["role"] == "input")
+    assert found["targets"]["kind"]["task"] == "category"
     assert yaml.safe_load((tmp_path / "schema.yaml").read_text())["columns"]["note"] == "text"
     shown = run("inspect", table, "--column", "colour=text")
     assert shown.code == 0
@@ -54,7 +55,9 @@ def test_fit_says_what_it_reached_and_writes_the_folder(run: Run, table: Path, t
     assert done.code == 0, done.err
     assert done.json["out"] == str(tmp_path / "m")
     assert 0 <= done.json["test"]["targets"]["kind"]["accuracy"] <= 1
-    assert {"model.safetensors", "recipe.yaml", "schema.json", "metrics.json", "report.html"} <= {p.name for p in (tmp_path / "m").iterdir()}
+    assert {"model.safetensors", "recipe.yaml", "schema.json", "metrics.json", "report.html"} <= {
+        p.name for p in (tmp_path / "m").iterdir()
+    }
     shown = run("fit", table, "--target", "kind", "--out", tmp_path / "m", *QUICK, "--force")
     assert shown.code == 0
     assert "accuracy" in shown.out
@@ -112,7 +115,7 @@ def test_recipes(run: Run, table: Path) -> None:
     assert shown["lineage"] == ["base"]
     assert shown["settings"]["width"] == 32
     cost = run("recipes", "early-fusion", "--table", table, "--target", "kind", "--json").json["cost"]
-    assert cost["parameters"]["total"] == sum(n for k, n in cost["parameters"].items() if k != "total")
+    assert cost["parameters"]["total"] >= sum(n for k, n in cost["parameters"].items() if k != "total") > 10_000
     assert "width: 128" in run("recipes", "early-fusion").out
 
 
