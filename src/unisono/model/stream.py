@@ -36,6 +36,8 @@ logger = logging.getLogger("unisono")
 
 #: The key column of predictions from a table without a key.
 ROW = "row"
+#: Rows whose categories are looked at together.
+_CHUNK = 65536
 
 
 class _Slice:
@@ -137,13 +139,16 @@ class Predictor:
     def _say_unseen(self, store: Store, num_rows: int, name: str) -> None:
         """Name categories that training rows did not have, once for each column of a table."""
         columns = [c for c in self.schema.columns if c.modality in {"category", "boolean"} and "vocabulary" in c.statistics]
-        cells = store.cells(np.arange(num_rows, dtype=np.int64)) if columns else {}
-        for column in columns:
-            unseen = {} if (name, column.name) in self._said else unseen_categories(column, cells[column.name])
-            if unseen:
-                self._said.add((name, column.name))
-                words = ", ".join(repr(w) for w in sorted(unseen)[:5]) + (", ..." if len(unseen) > 5 else "")
-                logger.warning("%s: column %r: not seen in training: %s", name, column.name, words)
+        columns = [c for c in columns if (name, c.name) not in self._said]
+        found: dict[str, set[str]] = {c.name: set() for c in columns}
+        for begin in range(0, num_rows if columns else 0, _CHUNK):
+            cells, _ = Store(store.table, columns, {}, None).decode(np.arange(begin, min(begin + _CHUNK, num_rows), dtype=np.int64))
+            for column in columns:
+                found[column.name].update(unseen_categories(column, cells[column.name]))
+        for word, unseen in ((n, sorted(u)) for n, u in found.items() if u):
+            self._said.add((name, word))
+            words = ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
+            logger.warning("%s: column %r: not seen in training: %s", name, word, words)
 
     def _run(self, store: Store, num_rows: int, only: Sequence[str] | None = None) -> Scored:
         rows = np.arange(num_rows, dtype=np.int64)
@@ -185,7 +190,7 @@ class Predictor:
             name, keys = self._keys(begin, batch)
             rows = np.arange(batch.num_rows, dtype=np.int64)
             present = self.assembler.present(store.cells(rows), batch.num_rows)
-            columns: dict[str, Any] = {name: keys, "embedding": _vectors(scored.pooled, present.any(1))}
+            columns: dict[str, Any] = {name: keys, "embedding": _vectors(scored.pooled, np.asarray(present.any(1)))}
             for place, source in enumerate(sources):
                 alone = self._run(store, batch.num_rows, [source]) if len(sources) > 1 else scored
                 columns[f"embedding.{source}"] = _vectors(alone.pooled, present[:, place])
@@ -223,6 +228,7 @@ class Predictor:
                 raise SchemaError(f"{source.name}: no row satisfies {where!r}")
         store = open_store(_Lacking(cache, source.schema.names), self.schema, self.recipe, source.root)
         self.bad += scan_cells(store, source.name, self.bad_cells)
+        self._say_unseen(store, cache.num_rows, source.name)
         targets: dict[str, Any] = {}
         for target in self.schema.targets:
             task = self.network.tasks[target.name]
