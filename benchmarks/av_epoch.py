@@ -10,8 +10,6 @@ Letters: B rows, F frames, M bands, L tokens of a row, D width, H heads.
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -25,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as fn
 
 import unisono
+from benchmarks import Goal, Measured, row
 from unisono.core.draw import Draw
 from unisono.data import sounds
 from unisono.modalities import pixels
@@ -151,6 +150,7 @@ def compare(learner: Any, rows: learning.TrainingRows, settings: Any, *, rounds:
     device, network = torch.device("cpu"), learner.network
     if not drop:
         rows.assembler.dropout = None
+    lr = settings.highest_lr(rows.num_rows)
     precision = choose_precision(settings.precision, device)
     stepper = make_stepper(learner, settings, join(device), device, precision, 0)
     modules = dict(zip((g.name for g in network.groups), network.tokenisers, strict=True))
@@ -164,13 +164,13 @@ def compare(learner: Any, rows: learning.TrainingRows, settings: Any, *, rounds:
         {"params": decayed, "weight_decay": settings.weight_decay},
         {"params": [p for p in padded.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    optimiser = torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, fused=True)
+    optimiser = torch.optim.AdamW(groups, lr=lr, betas=settings.betas, fused=True)
     parameters, batches = list(padded.parameters()), PaddedBatches(rows, drop)
 
     def packed_epoch(epoch: int) -> None:
         network.train()
         for step, batch in enumerate(rows.epoch(epoch, skip=0, rank=0, world=1, batch_rows=batch_rows)):
-            stepper(batch, step, settings.lr)
+            stepper(batch, step, lr)
 
     def padded_epoch(epoch: int) -> None:
         padded.train()
@@ -199,7 +199,7 @@ def compare(learner: Any, rows: learning.TrainingRows, settings: Any, *, rounds:
     }  # fmt: skip
 
 
-def measure(*, rounds: int = 5, batch_rows: int = 64, drop: bool = True, settings: tuple[str, ...] = ()) -> dict[str, Any]:
+def measure(*, rounds: int = 5, batch_rows: int = 64, drop: bool = True, seed: int = 0) -> dict[str, Any]:
     """Prepare the table as ``fit`` does, and compare the arms in place of training."""
     found: dict[str, Any] = {}
 
@@ -212,19 +212,18 @@ def measure(*, rounds: int = 5, batch_rows: int = 64, drop: bool = True, setting
 
     table = sounds.av_digits("theo").select(["image", "sound", "digit", "split"])
     with mock.patch.object(fitting, "train", instead), suppress(Done):
-        unisono.fit(table, "digit=category", split="split", settings=list(settings))
+        unisono.fit(table, "digit=category", split="split", seed=seed)
     return found
 
 
-def main() -> None:
-    """Print one JSON object for each way of training: with source dropout, and without."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
-    asked = parser.parse_args()
-    for drop in (True, False):
-        print(json.dumps({"bench": "av_epoch", **measure(rounds=asked.rounds, drop=drop, settings=tuple(asked.settings))}), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+@row(
+    "av_epoch",
+    goals=[Goal("ratio", arm="dropout", must=0.95, aim=1.5), Goal("ratio", arm="full"), Goal("packed")],
+    arms=("dropout", "full"),
+)
+def av_epoch(*, arm: str, seed: int) -> Measured:
+    """Rows a second of a training epoch on audio-visual digits over the padded batches' rate, with and without source dropout."""
+    found = measure(drop=arm == "dropout", seed=seed)
+    rates = {name: (found[name], "rows/s") for name in ("packed", "padded")}
+    extremes = {"ratio_low": (min(found["ratios"]), "ratio"), "ratio_high": (max(found["ratios"]), "ratio")}
+    return {"ratio": (found["ratio"], "ratio"), **extremes, **rates, "parameters": (found["parameters"]["packed"], "weights")}

@@ -7,14 +7,15 @@ uint8 (N, H, W, C) tensor that a batch holds, and which the model normalises; ``
 from __future__ import annotations
 
 import io
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import Goal, Measured, row
+from benchmarks.timing import interleave, slots_of
 from unisono.modalities.image import decode_picture
 
 SIZE = (224, 224)
@@ -52,32 +53,20 @@ def to_normalised(files: Sequence[bytes]) -> None:
     to_bytes(files).float().sub_(torch.from_numpy(MEAN * 255)).mul_(torch.from_numpy(1 / (STD * 255)))
 
 
-def rate(arm: Callable[[Sequence[bytes]], object], files: Sequence[bytes], repeats: int = 7) -> list[float]:
-    """Pictures a second, of each repeat after one warm-up."""
-    arm(files)
-    rates = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for _ in range(4):
-            arm(files)
-        rates.append(4 * len(files) / (time.perf_counter() - start))
-    return rates
-
-
-def main() -> None:
-    """Print one JSON object a line for each arm, and its ratio to the plain one."""
+@row(
+    "image_decode",
+    goals=[Goal("normalised_ratio", must=2.0, aim=3.2), Goal("bytes_ratio"), Goal("plain"), Goal("normalised")],
+    seeds=(0, 1, 2),
+)
+def image_decode(*, arm: str, seed: int) -> Measured:
+    """Pictures a second from JPEG bytes to a model's input on one core, against plain Pillow and NumPy."""
+    files, threads = pictures(seed=seed), torch.get_num_threads()
+    arms = {"plain": plain, "bytes": to_bytes, "normalised": to_normalised}
     torch.set_num_threads(1)
-    files = pictures()
-    found = {name: rate(arm, files) for name, arm in (("plain", plain), ("bytes", to_bytes), ("normalised", to_normalised))}
-    for name, rates in found.items():
-        print(
-            json.dumps(
-                {"arm": name, "median": round(float(np.median(rates)), 1), "low": round(min(rates), 1), "high": round(max(rates), 1)}
-            )
-        )
-    for name in ("bytes", "normalised"):
-        print(json.dumps({"arm": name, "ratio": round(float(np.median(found[name]) / np.median(found["plain"])), 2)}))
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        timings = interleave({name: partial(function, files) for name, function in arms.items()}, slots=15, calls=2)
+    finally:
+        torch.set_num_threads(threads)
+    rates = {name: len(files) / timing.seconds for name, timing in timings.items()}
+    ratios = {f"{name}_ratio": (rates[name] / rates["plain"], "ratio") for name in ("bytes", "normalised")}
+    return {**{name: (value, "pictures/s") for name, value in rates.items()}, **ratios, **slots_of(timings)}

@@ -25,7 +25,8 @@ from unisono.modalities.base import Cells, Context, modalities
 #: Rows of every example column.
 ROWS = 12
 _WORDS = ("a small cat sleeps on the warm roof", "two dogs run through wet grass", "the old tabby waits", "birds sing at dawn, loudly",
-          "rain falls on the quiet garden", "nobody heard the bell ring twice", "she bought a red bicycle yesterday", "clouds drift over the hill",
+          "rain falls on the quiet garden", "nobody heard the bell ring twice", "she bought a red bicycle yesterday",
+          "clouds drift over the hill",
           "fish swim under the wooden bridge", "a fox crosses the snowy field at night", "bread and honey for breakfast", "")  # fmt: skip
 
 

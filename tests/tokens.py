@@ -24,4 +24,5 @@ def meta_of(counts: list[list[int]], *, shuffle: int | None = None) -> Meta:
     s, k = torch.from_numpy(sample.astype(np.int64)), torch.from_numpy(source.astype(np.int64))
     t = len(s)
     zero = torch.zeros(t, dtype=torch.int64)
-    return Meta(s, k, zero, k, k, zero, torch.full((t, 3), -1), torch.full((t, 3), torch.nan), torch.full((t,), torch.nan), len(counts), sources)
+    place, coords, time = torch.full((t, 3), -1), torch.full((t, 3), torch.nan), torch.full((t,), torch.nan)
+    return Meta(s, k, zero, k, k, zero, place, coords, time, len(counts), sources)

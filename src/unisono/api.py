@@ -35,7 +35,8 @@ def fit(
         budget: limit on the time of the whole fit, such as ``"5m"``.
         seed: of every random choice.
         progress: show a bar.
-        **options: ``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ``null_words``, ``encoding``, ``media_root``, ``resume``,
+        **options: ``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ``null_words``, ``encoding``, ``media_root``,
+            ``resume``,
             ``force``, ``examples``, ``encoders`` (column -> Hugging Face model folder or ``nn.Module``), ``link_encoders``.
 
     Returns:

@@ -34,7 +34,7 @@ class Output:
 
 
 class Network(nn.Module):
-    """Tokenisers, trunk and heads of one model.
+    """Tokenisers, trunk and heads of one model, and the wide part beside them: ``scores = head(trunk(tokens)) + wide(cells)``.
 
     Args:
         recipe: the resolved recipe.
@@ -59,18 +59,34 @@ class Network(nn.Module):
         self.target_names = tuple(t.name for t in schema.targets)
         self.tasks: dict[str, Task] = {t.name: build_task(recipe, t.task) for t in schema.targets}
         self.heads = nn.ModuleList(self.tasks[t.name].head(width, t.statistics) for t in schema.targets)
+        self.outputs = [head_outputs(head) for head in self.heads]
+        wide = [(g.name, g.tokeniser.wide(g.columns, sum(self.outputs))) for g in self.groups]
+        self.wide_names = tuple(name for name, part in wide if part is not None)
+        self.wide = nn.ModuleList(part for _, part in wide if part is not None)
 
     def tokens(self, batch: Batch) -> Tensor:
         """The batch's token values (T, D) in physical order."""
         parts = [module(batch.packed[g.name]) for g, module in zip(self.groups, self.tokenisers, strict=True)]
         values = torch.cat([p.float() for p in parts])[batch.order]
-        return values + self.column(batch.plan.meta.column)
+        column: Tensor = self.column(batch.plan.meta.column)
+        return values + column
 
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
         pooled = self.trunk(self.tokens(batch), batch.plan)
         scores = {name: head(pooled).float() for name, head in zip(self.target_names, self.heads, strict=True)}
+        if self.wide:
+            parts = [part(batch.packed[name], len(pooled)) for name, part in zip(self.wide_names, self.wide, strict=True)]
+            straight = torch.split(torch.stack([p.float() for p in parts]).sum(0), self.outputs, 1)
+            scores = {name: deep + direct for (name, deep), direct in zip(scores.items(), straight, strict=True)}
         return Output(pooled.float(), scores)
+
+
+def head_outputs(head: nn.Module) -> int:
+    """How many scores K a head has: what it says of one pooled vector."""
+    width = next(p for p in head.parameters() if p.ndim > 1).shape[1]
+    with torch.no_grad():
+        return int(head(torch.zeros(1, width)).shape[1])
 
 
 def build_task(recipe: Recipe, word: str) -> Task:

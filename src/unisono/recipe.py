@@ -38,7 +38,8 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """The resolved recipe as a file that can be given back by its path."""
-        return yaml.safe_dump({k: _written(v) for k, v in self.settings.items()}, sort_keys=False, allow_unicode=True, width=120)
+        text: str = yaml.safe_dump({k: _written(v) for k, v in self.settings.items()}, sort_keys=False, allow_unicode=True, width=120)
+        return text
 
     def with_settings(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with some keys merged over, by the rules of derivation.

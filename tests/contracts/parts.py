@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.tokens import meta_of
 from unisono.core.registry import Registry
@@ -44,10 +44,15 @@ class Part:
         """The trunk in float64 and evaluation mode, no parameter left at a special value."""
         torch.manual_seed(seed)
         trunk = build_trunk(list(self.steps), dict(self.defaults), width=self.width, num_modalities=MODALITIES)
-        with torch.no_grad():
-            for p in trunk.parameters():
-                p.add_(0.1 * torch.randn_like(p))
+        shake(trunk)
         return trunk.double().eval()
+
+
+def shake(module: nn.Module) -> None:
+    """Move every weight a little from where it starts, which may be a special place such as zero."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(0.1 * torch.randn_like(p))
 
 
 def parts() -> list[Part]:

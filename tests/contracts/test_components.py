@@ -33,7 +33,11 @@ def parameters(target: Any, runtime: frozenset[str] = frozenset()) -> dict[str, 
 
 
 def _flat(annotation: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """The alternatives of an annotation with the bounds of each."""
+    """The alternatives of an annotation with the bounds of each.
+
+    Yields:
+        An alternative and its bounds.
+    """
     if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
         for part in typing.get_args(annotation):
             yield from _flat(part)
@@ -46,7 +50,11 @@ def _flat(annotation: Any) -> Iterator[tuple[Any, tuple[Any, ...]]]:
 
 
 def violations(annotation: Any) -> Iterator[Any]:
-    """Values that do not fit an annotation: one beyond each bound, and one of a wrong kind."""
+    """Values that do not fit an annotation: one beyond each bound, and one of a wrong kind.
+
+    Yields:
+        A value.
+    """
     alternatives = list(_flat(annotation))
     kinds = {kind for kind, _ in alternatives}
     step = 1 if int in kinds else 1e-3
@@ -76,7 +84,11 @@ def violations(annotation: Any) -> Iterator[Any]:
 
 
 def violation_cases() -> Iterator[Any]:
-    """Every component's every setting with every value that does not fit."""
+    """Every component's every setting with every value that does not fit.
+
+    Yields:
+        A case.
+    """
     for role, registry in REGISTRIES.items():
         for name, entry in registry.entries.items():
             for key, p in parameters(entry.target, registry.runtime).items():
@@ -122,7 +134,7 @@ def test_a_runtime_parameter_cannot_be_set_by_a_recipe(role: str, name: str) -> 
 
 @pytest.mark.parametrize(("role", "name"), COMPONENTS)
 def test_a_misspelt_name_is_refused_with_the_nearest(role: str, name: str) -> None:
-    with pytest.raises(ConfigError, match="known:|did you mean"):
+    with pytest.raises(ConfigError, match=r"known:|did you mean"):
         REGISTRIES[role].get(name + "zz", "here")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.contracts.parts import shake
 from tests.contracts.tokenising import _take, blank, same
 from tests.examples import ROWS, canonical, column_of
 from unisono.core.draw import Draw
@@ -76,6 +77,7 @@ def make(name: str, words: tuple[str, ...] = MODALITIES, seed: int = 0) -> Model
     schema = Schema(tuple(columns), tuple(targets))
     torch.manual_seed(seed)
     network = Network(recipe=recipe, schema=schema).eval()
+    shake(network)
     return Model(recipe, schema, network, cells)
 
 
@@ -149,6 +151,7 @@ def test_rebuilt_from_json_and_weights_gives_the_same_bits(model: Model, tmp_pat
 
 def test_every_parameter_gets_gradient(model: Model) -> None:
     network = copy.deepcopy(model.network).train()
+    shake(network)
     for epoch in range(12):
         output = network(model.batch(draw=Draw(1, epoch, np.arange(ROWS))))
         nothing = network(model.batch({n: blank(c, range(3)) for n, c in model.cells.items()}))

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 
-from tests.contracts.parts import COUNTS, MODALITIES, ROLES, WIDTH, Part, batch, only, parts, run
+from tests.contracts.parts import COUNTS, MODALITIES, ROLES, WIDTH, Part, batch, only, parts, run, shake
 from tests.contracts.tokenising import same
 from tests.tokens import meta_of
 from unisono.core.plan import Blocks, Run
@@ -201,6 +201,7 @@ def test_a_scope_relates_tokens_of_one_sample_only_and_everyone_to_itself(word: 
 def test_a_mixer_adds_exactly_zero_to_a_token_that_is_no_query(word: str) -> None:
     torch.manual_seed(0)
     trunk = build_trunk([{"mixer": word}, {"read": "mean"}], {}, width=WIDTH, num_modalities=MODALITIES).double().eval()
+    shake(trunk)
     layer = trunk.steps[0]
     assert isinstance(layer, Layer)
     meta = meta_of([[3, 2, 0]])

@@ -88,8 +88,12 @@ def test_deep_nesting_is_refused_not_crashed() -> None:
         parse_word("a(" * 500 + ")" * 500)
 
 
+LITERALS = {"true", "false", "null", "none"}
 values = st.recursive(
-    st.integers(-99, 99) | st.booleans() | st.none() | st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True).filter(lambda t: t not in {"true", "false", "null", "none"}),
+    st.integers(-99, 99)
+    | st.booleans()
+    | st.none()
+    | st.from_regex(r"[a-z][a-z0-9_]{0,5}", fullmatch=True).filter(lambda t: t not in LITERALS),
     lambda inner: st.lists(inner, max_size=3),
     max_leaves=6,
 )

@@ -33,11 +33,8 @@ def fitted(tokeniser: FrozenTokeniser, word: str, array: Any = None) -> tuple[Co
 @pytest.fixture(params=["text", "image", "audio", "module"])
 def case(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[FrozenTokeniser, Column, Cells]:
     word = "image" if request.param == "module" else request.param
-    tokeniser: FrozenTokeniser
-    if request.param == "module":
-        tokeniser = Given.of("image", Colours(), 3)
-    else:
-        tokeniser = HuggingFace(path=str(FOLDERS[word](tmp_path)), tokens=3)
+    given = Given.of("image", Colours(), 3) if request.param == "module" else None
+    tokeniser: FrozenTokeniser = given or HuggingFace(path=str(FOLDERS[word](tmp_path)), tokens=3)
     return (tokeniser, *fitted(tokeniser, word))
 
 

@@ -17,7 +17,7 @@ GLOOMY = ("bad day with a cold storm", "poor grey rain over the lake", "awful th
 
 
 def weather(n: int = 240, seed: int = 0) -> pa.Table:
-    """Three sources (``table``, ``note``, ``curve``), each of which alone gives ``kind`` away, and further targets; a fifth of all cells is missing."""
+    """Three sources (``table``, ``note``, ``curve``), each of which alone gives ``kind`` away, with a fifth of the cells missing."""
     rng = np.random.default_rng(seed)
     kind = rng.integers(0, 2, n)
     number = rng.normal(size=n) + 3 * kind

@@ -35,7 +35,7 @@ def test_a_module_is_recorded_by_hash_and_given_again(tmp_path: Path) -> None:
         unisono.load(tmp_path / "m")
     with pytest.raises(ModelFolderError, match="weights differ"):
         unisono.load(tmp_path / "m", encoders={"photo": Colours(seed=1)})
-    with pytest.raises(ModelFolderError, match="nn.Module"):
+    with pytest.raises(ModelFolderError, match=r"nn\.Module"):
         unisono.load(tmp_path / "m", encoders={"photo": "somewhere"})
     with pytest.raises(ModelFolderError, match="did you mean 'photo'"):
         unisono.load(tmp_path / "m", encoders={"phto": Colours()})
@@ -97,7 +97,8 @@ def test_folders_can_be_linked(tmp_path: Path) -> None:
 def test_a_recipe_may_name_the_folder(tmp_path: Path) -> None:
     vit = vit_folder(tmp_path / "vit")
     found = unisono.fit(
-        pictures(), "light", columns={"photo": "image", "words": "text"}, progress=False, settings=(*SETTINGS, f"tokens.photo=hf('{vit}', tokens=2)")
+        pictures(), "light", columns={"photo": "image", "words": "text"}, progress=False,
+        settings=(*SETTINGS, f"tokens.photo=hf('{vit}', tokens=2)"),
     )  # fmt: skip
     assert dict(found.fitted_.recipe["tokens"])["photo"]["tokens"] == 2
 
@@ -135,7 +136,7 @@ def test_encoders_that_are_none_are_refused(
 
 def test_a_scalar_column_has_no_encoder() -> None:
     table = pictures().append_column("size", [[float(k) for k in range(60)]])
-    with pytest.raises(UserError, match="reads .*, but column 'size' is number"):
+    with pytest.raises(UserError, match=r"reads .*, but column 'size' is number"):
         unisono.fit(
             table, "light", columns={"photo": "image", "size": "number"}, settings=SETTINGS, progress=False, encoders={"size": Colours()}
         )

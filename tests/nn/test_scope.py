@@ -39,7 +39,10 @@ def mixes(text: str, meta: Meta, a: int, b: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("text", ["sample", "source", "modality", "bottleneck", "source & bottleneck", "modality & source", "sample & source"])
+TEXTS = ["sample", "source", "modality", "bottleneck", "source & bottleneck", "modality & source", "sample & source"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
 @given(counts=counts, seed=st.integers(0, 99), num=st.integers(0, 2))
 def test_blocks_are_the_definition(text: str, counts: list[list[int]], seed: int, num: int) -> None:
     meta = meta_of(counts, shuffle=seed)

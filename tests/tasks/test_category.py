@@ -108,7 +108,7 @@ def test_moving_the_decision_helps_rare_classes_and_leaves_probabilities_alone()
     scores, codes = imbalanced(rng, 4000)
     valid, test = slice(0, 2000), slice(2000, 4000)
     cells, present = np.array(["a", "b", "c"], object)[codes], np.ones(4000, bool)
-    task, still = Category(), Category(balance="none")
+    task, still = Category(balance="adjust"), Category()
     statistics = task.fit(cells[valid])
     moved = {**statistics, **task.calibrate(scores[valid], codes[valid], present[valid], statistics)}
     fixed = {**statistics, **still.calibrate(scores[valid], codes[valid], present[valid], statistics)}

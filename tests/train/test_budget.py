@@ -38,7 +38,15 @@ def test_what_is_planned_fits_or_is_refused_with_a_budget_that_would_do(
 def test_without_a_budget_the_epochs_are_sensible(rows: int) -> None:
     batch = default_batch(rows)
     plan = plan_free(TrainSettings(), -(-rows // batch), batch=batch, **FIXED)
-    assert 16 <= batch <= 128 and 15 <= plan.epochs <= 100 and plan.steps / plan.validate_every <= 100
+    assert 16 <= batch <= 128 and plan.epochs >= 15 and (plan.epochs <= 60 or plan.steps < 500 + plan.steps_per_epoch)
+    assert plan.steps >= 500 and plan.steps / plan.validate_every <= 100
+
+
+def test_small_tables_are_learned_more_slowly() -> None:
+    assert TrainSettings().highest_lr(100_000) == TrainSettings().highest_lr(1200) == 1e-3
+    assert TrainSettings().highest_lr(300) == pytest.approx(5e-4)
+    assert TrainSettings().highest_lr(1) == pytest.approx(3e-4)
+    assert TrainSettings(lr=0.02).highest_lr(10) == 0.02
 
 
 def test_what_is_asked_for_is_done() -> None:

@@ -44,9 +44,8 @@ def test_devices_are_chosen_or_refused() -> None:
 
 def test_precision_is_detected_not_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
-    for tile, avx, expected in ((True, False, "bf16"), (False, True, "bf16"), (False, False, "float32")):
+    for tile, expected in ((True, "bf16"), (False, "float32")):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda tile=tile: tile)
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda avx=avx: avx)
         assert choose_precision("auto", cpu) == expected
     assert choose_precision("bf16", cpu) == "bf16" and choose_precision("float32", cpu) == "float32"
     with pytest.raises(ConfigError, match="bf16"):

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.rows < 100:
         raise UserError("--rows: the demonstration needs at least 100 scenes")
     talk = not arguments.json
-    table = write_shapes(out / "table", arguments.rows, seed=arguments.seed, missing="random", rate=0.15)
+    table = write_shapes(out / "table", arguments.rows, seed=arguments.seed, size=32, missing="random", rate=0.15)
     _say(talk, f"A made-up world: {arguments.rows} scenes as pictures, captions, sounds and a table, 15 % of the cells missing.\n{table}")
 
     _say(talk, f"\n$ unisono inspect {table} --target shape")

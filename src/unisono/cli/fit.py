@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.monotonic()
     from unisono.model.fit import fit_table
     from unisono.model.options import FitOptions, named_targets, parse_duration
+    from unisono.train.distribute import is_main
 
     common.show_notes(arguments.quiet)
     columns, drop, targets = _from_schema(arguments.schema)
@@ -80,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         **common.reading(arguments),
     )
     fitted = fit_table(arguments.table, options, started_at=started)
+    if not is_main():
+        return 0
     if arguments.json:
         common.print_json({"out": str(arguments.out), **fitted.metrics})
         return 0

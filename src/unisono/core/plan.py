@@ -257,7 +257,8 @@ def _ranges(starts: NDArray[Any], counts: NDArray[Any]) -> NDArray[np.int64]:
     if total == 0:
         return np.zeros(0, np.int64)
     ends = np.cumsum(counts)
-    return np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts) + np.repeat(starts, counts)
+    places: NDArray[np.int64] = np.arange(total, dtype=np.int64) - np.repeat(ends - counts, counts) + np.repeat(starts, counts)
+    return places
 
 
 def combine(labels: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -144,7 +144,9 @@ def _tokens(text: str, where: str) -> list[tuple[str, str, int]]:
     while at < text_end:
         match = _TOKEN.match(text, at)
         if match is None or match.lastgroup is None:
-            raise ConfigError(f"{where}: {text!r} is no sentence of the language: unexpected {text[at:].strip()[:1]!r} at character {at + 1}")
+            raise ConfigError(
+                f"{where}: {text!r} is no sentence of the language: unexpected {text[at:].strip()[:1]!r} at character {at + 1}"
+            )
         kind = match.lastgroup
         found.append((kind, match.group(kind), match.start(kind)))
         at = match.end()

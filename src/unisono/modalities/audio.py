@@ -129,7 +129,7 @@ def _decode_with_libsndfile(data: bytes) -> Signal:
             rate, kind = file.samplerate, file.format
     except (soundfile.SoundFileError, RuntimeError) as error:
         head = "" if looks_like_sound(data[:16]) else f" (it begins with {data[:12]!r})"
-        raise Unreadable(f"no readable sound file{head}: {str(error).rstrip('.')}") from None
+        raise Unreadable(f"no readable sound file{head}: {str(error).rsplit(': ', 1)[-1].rstrip('.')}") from None
     if len(samples) < promised and kind != "MP3":
         raise Unreadable(f"the {kind} file is truncated: {promised:,} samples promised, {len(samples):,} are there")
     return _mono(samples, rate)
@@ -239,14 +239,14 @@ class Spectrogram(Tokeniser):
     def __init__(
         self,
         *,
-        bands: Annotated[int, Ge(8), Le(256)] = 40,
-        window: Positive = 25.0,
+        bands: Annotated[int, Ge(8), Le(256)] = 24,
+        window: Positive = 16.0,
         hop: Positive = 10.0,
         channels: Count = 16,
         max_rate: Positive = 16000.0,
         max_tokens: Count = 256,
         level: Literal["utterance", "column"] = "utterance",
-        augment: NonNegative = 1.0,
+        augment: NonNegative = 0.6,
     ) -> None:
         self.bands, self.window, self.hop, self.channels = bands, window, hop, channels
         self.max_rate, self.max_tokens, self.level, self.augment = max_rate, max_tokens, level, augment

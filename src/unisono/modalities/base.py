@@ -92,10 +92,12 @@ class Decoded:
     Attributes:
         cells: one entry a row.
         bad: (row in the chunk, reason) of each unreadable cell.
+        odd: (row in the chunk, reason) of each cell that counts as missing and that a person should hear of.
     """
 
     cells: Cells
     bad: tuple[tuple[int, str], ...] = ()
+    odd: tuple[tuple[int, str], ...] = ()
 
 
 class Modality(ABC):
@@ -281,6 +283,13 @@ class Tokeniser(ABC):
         It must give every parameter a gradient, be exact about empty packs (T = 0), and never mix tokens of different samples
         in evaluation.
         """
+
+    def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module | None:
+        """A linear map from fixed features straight to the scores (``modalities.wide``), or None where there are no such features.
+
+        Its ``forward(packed: Packed, rows: int)`` returns (rows, outputs), zeros for a row without a cell.
+        """
+        return None
 
 
 modalities: Registry[Modality] = Registry("modality", Modality, package="unisono.modalities")

@@ -24,6 +24,7 @@ from unisono.core.registry import Count, Probability
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.scalars import MAX_TOKENS, pack_scalars, stack, token_slots
+from unisono.modalities.wide import RATE
 
 TRUE_WORDS = frozenset({"true", "yes", "y", "t", "on", "1"})
 FALSE_WORDS = frozenset({"false", "no", "n", "f", "off", "0"})
@@ -211,6 +212,10 @@ class Embedding(Tokeniser):
         """One table of vectors for all columns."""
         return Embeddings(columns, width, self.max_tokens)
 
+    def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module:
+        """A score for each category."""
+        return WideCategories(sum(FIRST + len(c.statistics.get("vocabulary", ())) for c in columns), outputs)
+
 
 def _lookup(column: Column) -> dict[str, int]:
     lookup = dict.fromkeys(column.statistics.get("rare", ()), RARE)
@@ -248,3 +253,18 @@ class Embeddings(nn.Module):
         values = self.weight[code] * present.unsqueeze(-1)
         tokens = values.new_zeros(len(code), self.count, self.width).index_add(1, self.slots, values)
         return tokens[row, slot]
+
+
+class WideCategories(nn.Module):
+    """The wide part of C columns: ``sum over present columns of rate * w[code]``, zero at first."""
+
+    def __init__(self, entries: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Embedding(entries, outputs)
+        nn.init.zeros_(self.weight.weight)
+
+    def forward(self, packed: Packed, rows: int) -> Tensor:
+        """Scores (rows, K)."""
+        present = packed.inputs["present"].unsqueeze(-1)
+        scores: Tensor = (self.weight(packed.inputs["code"]) * present).sum(1)
+        return RATE * scores

@@ -29,9 +29,7 @@ from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.scalars import MAX_TOKENS, Bins, SlotLinear, fit_scale, pack_scalars, smooth_clip, stack, standardise, token_slots
 
-_ISO = re.compile(
-    r"(\d{4})-?(\d{2})-?(\d{2})(?:[T ](\d{2}):?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9}))?)?\s?(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)?)?"
-)
+_ISO = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:[T ](\d{2}):?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9}))?)?\s?(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)?)?")
 _COMPACT = re.compile(r"\d{8}")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _LONG_MONTHS = (

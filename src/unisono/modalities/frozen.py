@@ -211,7 +211,7 @@ class HuggingFace(FrozenTokeniser):
         Raises:
             UserError: the folder is no model folder, or its model does not read this modality.
         """
-        model, processor = _load(self.path, column.modality)
+        model, processor = _load(self.path, self.sha256, column.modality)
         try:
             with _exactly():
                 said = [model(**_PREPARE[column.modality](processor, item, model)).last_hidden_state for item in items]
@@ -221,8 +221,8 @@ class HuggingFace(FrozenTokeniser):
 
 
 @functools.lru_cache(maxsize=4)
-def _load(path: str, modality: str) -> tuple[Any, Any]:
-    """Model and processor of a folder."""
+def _load(path: str, sha256: str, modality: str) -> tuple[Any, Any]:
+    """Model and processor of a folder, whose hash tells changed content apart."""
     folder = Path(path)
     if not (folder / "config.json").is_file():
         raise UserError(f"the encoder {path}: no Hugging Face model folder, config.json is missing")
@@ -230,17 +230,17 @@ def _load(path: str, modality: str) -> tuple[Any, Any]:
         raise UserError(f"the encoder {path}: holds no weights in safetensors (pickled weights are not read)")
     try:
         import transformers
-        from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoModel, AutoTokenizer
-        from transformers.utils import logging
     except ImportError:
         raise DependencyError("transformers", "hf", "a Hugging Face encoder") from None
-    kinds = {"text": AutoTokenizer, "image": AutoImageProcessor, "audio": AutoFeatureExtractor}
+    library: Any = transformers
+    kinds = {"text": library.AutoTokenizer, "image": library.AutoImageProcessor, "audio": library.AutoFeatureExtractor}
+    logging: Any = library.utils.logging
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     showed, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        model = AutoModel.from_pretrained(folder, use_safetensors=True, **local).float().eval()
+        model = library.AutoModel.from_pretrained(folder, use_safetensors=True, **local).float().eval()
         processor: Any = kinds[modality].from_pretrained(folder, **local)
     except Exception as error:
         raise UserError(f"the encoder {path} cannot be read by transformers {transformers.__version__}: {error}") from None

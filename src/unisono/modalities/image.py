@@ -356,7 +356,7 @@ class PictureTokens(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("scale", 1.0 / torch.tensor(std, dtype=torch.float32), persistent=False)
         self.norm = nn.LayerNorm(width)
-        self.position = Position(2, width)
+        self.position = Position(2, width, gain=0.3)
 
     def forward(self, packed: Packed) -> Tensor:
         """(T, D) in the order of the pack."""

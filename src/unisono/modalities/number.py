@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from unisono.core.draw import Draw
 from unisono.core.errors import Unreadable
-from unisono.core.registry import Count, Positive
+from unisono.core.registry import Count, NonNegative, Positive, Probability
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.scalars import (
@@ -39,6 +39,7 @@ from unisono.modalities.scalars import (
     standardise,
     token_slots,
 )
+from unisono.modalities.wide import Wide
 
 _PLAIN = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _GROUPED = r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?"
@@ -88,10 +89,11 @@ class NumberModality(Modality):
         if pa.types.is_null(kind):
             return Decoded(np.full(len(array), np.nan))
         bad: dict[int, str] = {}
+        odd: dict[int, str] = {}
         if pa.types.is_boolean(kind):
             array = array.cast(pa.int8())
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            array = _parse(array, column, bad)
+            array = _parse(array, column, bad, odd)
         try:
             values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -100,7 +102,7 @@ class NumberModality(Modality):
         for row in np.flatnonzero(np.isinf(values)):
             bad.setdefault(int(row), "the number is infinite")
             values[row] = np.nan
-        return Decoded(values, tuple(sorted(bad.items())))
+        return Decoded(values, tuple(sorted(bad.items())), tuple(sorted(odd.items())))
 
     def show(self, cell: Any) -> Any:
         """The number itself, None where missing."""
@@ -146,8 +148,8 @@ def _of_text(sample: ColumnSample) -> Guess | None:
     return Guess(0.6 if codes else 0.88, reason, options=options, doubt=doubt)
 
 
-def _parse(array: pa.Array, column: Column, bad: dict[int, str]) -> pa.Array:
-    """Read text as numbers; what is no number is written into ``bad`` and becomes null."""
+def _parse(array: pa.Array, column: Column, bad: dict[int, str], odd: dict[int, str]) -> pa.Array:
+    """Read text as numbers; what is infinite or a garbled number is written into ``bad``, words into ``odd``; all become null."""
     text = pc.utf8_trim_whitespace(array.cast(pa.string()))
     if column.options.get("thousands"):
         grouped = pc.match_substring_regex(text, f"^{_GROUPED}$")
@@ -156,8 +158,14 @@ def _parse(array: pa.Array, column: Column, bad: dict[int, str]) -> pa.Array:
     words = {"nan", *(str(w).lower() for w in column.options.get("words", ()))}
     for row in np.flatnonzero(~good.to_numpy(zero_copy_only=False) & array.is_valid().to_numpy(zero_copy_only=False)):
         value = text[int(row)].as_py()
-        if value.lower() not in words:
-            bad[int(row)] = f"{_say(value)} is infinite" if _INFINITE.fullmatch(value) else f"{_say(value)} is no number"
+        if _INFINITE.fullmatch(value):
+            bad[int(row)] = f"{_say(value)} is infinite"
+        elif value.lower() in words:
+            continue
+        elif any(sign.isdigit() for sign in value):
+            bad[int(row)] = f"{_say(value)} is no number"
+        else:
+            odd[int(row)] = f"{_say(value)} is no number"
     return pc.if_else(good, pc.replace_substring_regex(text, r"^\+", ""), None).cast(pa.float64())
 
 
@@ -169,6 +177,8 @@ class _Numbers(Tokeniser):
     fit_cells = 65536
     bins: int = 16
     max_tokens: int = MAX_TOKENS
+    noise: float = 0.0
+    dropout: float = 0.0
 
     def fit(self, column: Column, chunks: Iterable[Cells]) -> dict[str, Any]:
         """Centre, scale and bin edges of the training cells (a sample of at most 65,536 of them)."""
@@ -180,6 +190,10 @@ class _Numbers(Tokeniser):
         z, present = standardise(columns, values)
         return pack_scalars(columns, present, self.max_tokens, {"value": z})
 
+    def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module:
+        """A linear map of the standardised values."""
+        return WideNumbers(len(columns), outputs, self.noise, self.dropout)
+
 
 @tokenisers.register("piecewise", source="arXiv:2203.05556")
 class Piecewise(_Numbers):
@@ -188,14 +202,16 @@ class Piecewise(_Numbers):
     Args:
         bins: bins of a column at most.
         max_tokens: tokens a row at most; more columns than that share tokens, which are the sums over their present cells.
+        noise: spread of the noise added in training, in standard deviations of the column.
+        dropout: how often a cell is left out in training.
     """
 
-    def __init__(self, *, bins: Count = 16, max_tokens: Count = MAX_TOKENS) -> None:
-        self.bins, self.max_tokens = bins, max_tokens
+    def __init__(self, *, bins: Count = 16, max_tokens: Count = MAX_TOKENS, noise: NonNegative = 0.1, dropout: Probability = 0.1) -> None:
+        self.bins, self.max_tokens, self.noise, self.dropout = bins, max_tokens, noise, dropout
 
     def module(self, columns: Sequence[Column], width: int) -> nn.Module:
         """Weights of all number columns in one tensor."""
-        return PiecewiseNumbers(columns, width, self.max_tokens)
+        return PiecewiseNumbers(columns, width, self)
 
 
 @tokenisers.register("periodic", source="arXiv:2203.05556")
@@ -216,17 +232,46 @@ class Periodic(_Numbers):
         return PeriodicNumbers(columns, width, self)
 
 
+def disturb(z: Tensor, present: Tensor, noise: float, dropout: float) -> tuple[Tensor, Tensor]:
+    """Add normal noise to standardised values (B, C), and take some present cells for missing ones."""
+    if noise:
+        z = z + noise * torch.randn_like(z)
+    if dropout:
+        present = present & (torch.rand(present.shape, device=present.device) >= dropout)
+    return z, present
+
+
+class WideNumbers(nn.Module):
+    """The wide part of C columns: a linear map of the standardised values that are present."""
+
+    def __init__(self, columns: int, outputs: int, noise: float, dropout: float) -> None:
+        super().__init__()
+        self.noise, self.dropout, self.wide = noise, dropout, Wide(columns, outputs)
+
+    def forward(self, packed: Packed, rows: int) -> Tensor:
+        """Scores (rows, K)."""
+        z, present = packed.inputs["value"], packed.inputs["present"]
+        if self.training:
+            z, present = disturb(z, present, self.noise, self.dropout)
+        scores: Tensor = self.wide(smooth_clip(z) * present)
+        return scores
+
+
 class PiecewiseNumbers(nn.Module):
     """``token = sum over the token's present columns of W_c [e(z_c), clip(z_c), 1]``; ``e`` as in ``Bins``."""
 
-    def __init__(self, columns: Sequence[Column], width: int, max_tokens: int) -> None:
+    def __init__(self, columns: Sequence[Column], width: int, settings: Piecewise) -> None:
         super().__init__()
+        self.noise, self.dropout = settings.noise, settings.dropout
         self.encode = Bins(columns)
-        self.project = SlotLinear(token_slots(columns, max_tokens), self.encode.bins + 2, width)
+        self.project = SlotLinear(token_slots(columns, settings.max_tokens), self.encode.bins + 2, width)
 
     def forward(self, packed: Packed) -> Tensor:
         """Token values, (T, D)."""
-        z, present = packed.inputs["value"], packed.inputs["present"].unsqueeze(-1)
+        z, present = packed.inputs["value"], packed.inputs["present"]
+        if self.training:
+            z, present = disturb(z, present, self.noise, self.dropout)
+        present = present.unsqueeze(-1)
         features = torch.cat([self.encode(z), smooth_clip(z).unsqueeze(-1), torch.ones_like(z).unsqueeze(-1)], -1) * present
         tokens: Tensor = self.project(features, packed.inputs["row"], packed.inputs["slot"])
         return tokens

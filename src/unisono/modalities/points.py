@@ -170,9 +170,7 @@ class Neighbourhoods(Tokeniser):
             counts.append(len(centre))
         centre = np.concatenate(centres)
         inputs = {"group": torch.from_numpy(np.concatenate(groups)), "centre": torch.from_numpy(centre)}
-        return Packed.of(
-            inputs, np.repeat(items.sample, counts), column.index, item=np.repeat(items.item, counts), coords=centre[:, :_XYZ]
-        )
+        return Packed.of(inputs, np.repeat(items.sample, counts), column.index, item=np.repeat(items.item, counts), coords=centre[:, :_XYZ])
 
     def _group(self, column: Column, array: NDArray[np.float32], random: np.random.Generator | None) -> tuple[Any, Any]:
         """One cloud's groups (M, K, 3 + E), coordinates relative to their centre, and centres (M, 4) with the size."""

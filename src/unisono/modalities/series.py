@@ -27,6 +27,7 @@ from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.kernels import NUM_KERNELS, dilations, fit_biases, positive_shares
 from unisono.modalities.signal import Signal, split_rate
+from unisono.modalities.wide import Wide, WideItems
 from unisono.nn.position import Position
 from unisono.nn.stem1d import ChannelNorm, Line
 
@@ -259,6 +260,12 @@ class SeriesPatches(Tokeniser):
         features = len(_decode(column.statistics["mean"])) if self.features else 0
         groups = self.groups if features else 0
         return SeriesModule(inputs=column.statistics["channels"], channels=self.channels, features=features, groups=groups, width=width)
+
+    def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module | None:
+        """A linear map of the fixed-kernel features, as MiniRocket has it."""
+        if not self.features:
+            return None
+        return WideItems("features", Wide(len(_decode(columns[0].statistics["mean"])), outputs), first="patches")
 
 
 def _encode(array: NDArray[np.float32]) -> str:

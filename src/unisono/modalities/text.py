@@ -23,6 +23,7 @@ from unisono.core.registry import Count, Index, Probability
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.ngrams import Bags, Grams, Vocabulary, character_grams, count_texts, word_grams
+from unisono.modalities.wide import RATE, mean_by_row
 from unisono.nn.position import Position
 
 #: The longest text that is decoded, in characters.
@@ -202,6 +203,12 @@ class Subwords(Tokeniser):
         sizes = {k: len(Vocabulary.from_json(**column.statistics[k])) for k in ("words", "characters")}
         return TextModule(subwords=_tokenizer(json.dumps(given)).get_vocab_size() if given else 0, bags=sizes, width=width)
 
+    def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module | None:
+        """A linear map of the TF-IDF weights."""
+        (column,) = columns
+        sizes = {k: len(Vocabulary.from_json(**column.statistics[k])) for k in ("words", "characters")}
+        return WideText(sizes, outputs) if any(sizes.values()) else None
+
 
 def _uniform(salt: NDArray[np.uint64], key: NDArray[np.uint64]) -> NDArray[np.float64]:
     return np.asarray((mix64(salt ^ mix64(key)) >> np.uint64(11)).astype(np.float64) * 2.0**-53)
@@ -253,3 +260,22 @@ class TextModule(nn.Module):
         if self.subwords is not None and self.place is not None:
             parts.append(self.subwords(x["ids"]) + self.place(x["place"]))
         return torch.cat(parts[::-1])
+
+
+class WideText(nn.Module):
+    """The wide part of a text: a linear map of its TF-IDF weights; the mean over the texts of a list cell."""
+
+    def __init__(self, bags: Mapping[str, int], outputs: int) -> None:
+        super().__init__()
+        tables = {k: nn.EmbeddingBag(n, outputs, mode="sum") for k, n in bags.items() if n}
+        for table in tables.values():
+            nn.init.zeros_(table.weight)
+        self.bags = nn.ModuleDict(tables)
+
+    def forward(self, packed: Packed, rows: int) -> Tensor:
+        """Scores (rows, K)."""
+        x = packed.inputs
+        found = [bag(x[f"{k}.index"], x[f"{k}.offsets"], per_sample_weights=x[f"{k}.weight"]) for k, bag in self.bags.items()]
+        scores = torch.stack(found).sum(0)
+        first = len(x["ids"])
+        return mean_by_row(RATE * scores, packed.sample[first : first + len(scores)], rows)

@@ -24,6 +24,7 @@ from unisono.core.schema import Column
 from unisono.modalities.arrays import cell_array, is_list_type, is_number_type, npy_shapes, plain_type
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.modalities.scalars import smooth_clip
+from unisono.modalities.wide import Wide, WideItems
 from unisono.nn.dropout import Dropout
 
 MAX_LENGTH = 1 << 20
@@ -163,6 +164,18 @@ class Projection(Tokeniser):
     def module(self, columns: Sequence[Column], width: int) -> nn.Module:
         """The projection of one column."""
         return VectorTokens(_length(columns[0]) or 1, width, self)
+
+    def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module:
+        """A linear map of the standardised values."""
+        return WideItems("value", ClippedWide(_length(columns[0]) or 1, outputs, dropout=self.dropout), every=self.tokens)
+
+
+class ClippedWide(Wide):
+    """A wide part of smoothly clipped values."""
+
+    def forward(self, x_NF: Tensor) -> Tensor:
+        """Scores (N, K)."""
+        return super().forward(smooth_clip(x_NF, _BOUND))
 
 
 class VectorTokens(nn.Module):

@@ -33,6 +33,7 @@ from unisono.table.read import open_table
 from unisono.table.source import TableSource
 from unisono.train.budget import PLAN_FILE, Budget, TrainPlan
 from unisono.train.devices import choose_device, choose_precision
+from unisono.train.distribute import is_main
 from unisono.train.loop import train
 from unisono.train.progress import History
 from unisono.train.settings import TrainSettings
@@ -113,8 +114,9 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
     started = time.monotonic() if started_at is None else started_at
     recipe = load_recipe(options.recipe, options.settings)
     settings = TrainSettings.read(recipe.settings.get("train"), f"recipe {recipe.name}: train")
-    claim_folder(options)
-    with working_folder(options.out) as folder:
+    if is_main():
+        claim_folder(options)
+    with working_folder(options.out if is_main() else None) as folder, torch.random.fork_rng(devices=[]):
         source = open_table(data, null_words=options.null_words, encoding=options.encoding, media_root=options.media_root)
         check_names(options, source.schema.names, source.name)
         recipe = with_encoders(recipe, options.encoders, source.schema.names, link=options.link_encoders)
@@ -151,14 +153,13 @@ def _cache(source: TableSource, folder: Path, resume: bool) -> TableCache:
     return TableCache.write(source, folder)
 
 
-def _fit_prepared(
-    prepared: Prepared, recipe: Recipe, settings: TrainSettings, options: FitOptions, folder: Path, started: float
-) -> Fitted:
+def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, options: FitOptions, folder: Path, started: float) -> Fitted:
     torch.manual_seed(options.seed)
     schema, split = prepared.schema, prepared.split
     for note in prepared.notes:
         logger.info("%s", note)
-    if prepared.bad and options.out is not None:
+    writes = options.out is not None and is_main()
+    if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
     assembler = Assembler(schema, network.groups, network.trunk.plan, SourceDropout(build_objective(recipe).drop_sources))
@@ -174,13 +175,13 @@ def _fit_prepared(
         budget = Budget(options.budget, started, _reserve_seconds(measured, headline))
 
     def on_plan(plan: TrainPlan) -> None:
-        if options.out is not None:
+        if writes:
             write_text(folder / RECIPE, store_encoders(folder, planned(recipe, plan)).to_yaml())
             write_schema(folder, schema)
 
     history = train(
         learner, rows, settings,
-        folder=folder if options.out is not None else None, seed=options.seed, resume=options.resume, budget=budget,
+        folder=options.out, seed=options.seed, resume=options.resume, budget=budget,
         progress=options.progress, on_plan=on_plan,
     )  # fmt: skip
     recipe = planned(recipe, history.plan)
@@ -189,7 +190,7 @@ def _fit_prepared(
     metrics = measure(measured, prepared, history)
     network.to("cpu").eval()
     fitted = Fitted(network, recipe, schema, metrics, prepared.notes)
-    if options.out is not None:
+    if writes:
         write_model(folder, network, recipe, schema, metrics)
         write_report(folder, Fit(replace(measured, device=torch.device("cpu")), prepared, recipe, options, history, metrics))
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)

@@ -171,15 +171,14 @@ def _schema(content: Mapping[str, Any], folder: Path) -> Schema:
         schema = Schema(columns, targets, content.get("key"), content.get("left_out") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / SCHEMA}: malformed ({error})") from None
-    if not isinstance(schema.left_out, dict) or not isinstance(schema.key, str | None):
+    if not isinstance(content.get("left_out") or {}, dict) or not isinstance(content.get("key"), str | None):
         raise ModelFolderError(f"{folder / SCHEMA}: malformed ('left_out' is an object, 'key' a name)")
     for target in targets:
-        if not isinstance(target.name, str) or not isinstance(target.statistics, dict):
+        if not all(isinstance(part, kind) for part, kind in ((target.name, str), (target.task, str), (target.statistics, dict))):
             raise ModelFolderError(f"{folder / SCHEMA}: target {target.name!r} is malformed")
     for place, column in enumerate(columns):
-        texts = isinstance(column.name, str) and isinstance(column.source, str)
-        mappings = isinstance(column.statistics, dict) and isinstance(column.options, dict)
-        if column.index != place or column.modality not in MODALITIES or not texts or not mappings:
+        kinds = ((column.name, str), (column.source, str), (column.many, bool), (column.statistics, dict), (column.options, dict))
+        if column.index != place or column.modality not in MODALITIES or not all(isinstance(part, kind) for part, kind in kinds):
             raise ModelFolderError(f"{folder / SCHEMA}: column {column.name!r} is malformed")
     return schema
 

@@ -69,7 +69,8 @@ class Inspection:
         content["drop"] = [c.name for c in self.columns if c.role == "left out"]
         if self.targets:
             content["targets"] = {name: task for name, (task, _) in self.targets.items()}
-        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text: str = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        return text
 
 
 def inspect_table(

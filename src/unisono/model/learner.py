@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from unisono.core.draw import Draw
 from unisono.core.schema import Schema
@@ -26,8 +27,10 @@ from unisono.train.protocols import Losses, Validation
 
 #: Assembled validation batches are kept up to this many bytes.
 _KEEP_BYTES = 256 * 1024 * 1024
-#: Training batches that are made in advance.
+#: Training batches that are made in advance, by the thread or by each worker process.
 PREFETCHED = 2
+#: Processes that decode a table whose decoded cells do not fit in memory.
+WORKERS = 2
 
 Item = TypeVar("Item")
 Encoded = Mapping[str, tuple[NDArray[Any], NDArray[np.bool_]]]
@@ -100,13 +103,30 @@ class TrainingRows:
     def epoch(self, epoch: int, *, skip: int, rank: int, world: int, batch_rows: int) -> Iterator[Batch]:
         """The epoch's batches after the first ``skip``, each cut to the slice of process ``rank`` of ``world``."""
         order = np.random.Generator(np.random.Philox([self.seed, epoch])).permutation(self.rows)
-        parts = np.array_split(order, self.batches_per_epoch(batch_rows))[skip:]
-        return prefetch(self.batch(np.array_split(rows, world)[rank], epoch) for rows in parts)
+        parts = [np.array_split(rows, world)[rank] for rows in np.array_split(order, self.batches_per_epoch(batch_rows))[skip:]]
+        if self.store.resident:
+            return prefetch(self.batch(rows, epoch) for rows in parts)
+        return iter(DataLoader(_Epoch(self, parts, epoch), batch_size=None, num_workers=WORKERS, prefetch_factor=PREFETCHED))
 
     def batch(self, rows: NDArray[np.int64], epoch: int) -> Batch:
         """One training batch."""
         targets = {name: (_tensor(values[rows]), torch.from_numpy(present[rows])) for name, (values, present) in self.targets.items()}
         return self.assembler.assemble(rows, self.store.cells(rows), targets, Draw(self.seed, epoch, rows))
+
+
+@dataclass(frozen=True)
+class _Epoch(Dataset[Batch]):
+    """An epoch's batches by number, for worker processes that decode them."""
+
+    training: TrainingRows
+    parts: Sequence[NDArray[np.int64]]
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __getitem__(self, number: int) -> Batch:
+        return self.training.batch(self.parts[number], self.epoch)
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:

@@ -19,6 +19,7 @@ from unisono.core.draw import mix64
 from unisono.core.errors import CellError, SchemaError, TableError, nearest
 from unisono.core.schema import Column, Schema, Target
 from unisono.modalities.base import Cells, Context
+from unisono.modalities.category import unseen_categories
 from unisono.modalities.groups import choose_tokeniser
 from unisono.model.options import FitOptions
 from unisono.network import build_task
@@ -98,9 +99,14 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
     def column(name: str | None) -> pa.ChunkedArray | None:
         return None if name is None else cache.scalars(name)
 
-    fingerprints = None
-    if options.split is None:
-        fingerprints = row_fingerprints(cache.batches(), exclude=(options.key,) if options.key else ())
+    exclude = [name for name in (options.key, options.split) if name is not None]
+    names = {
+        "split": options.split,
+        "key": options.key,
+        "group": options.group,
+        "time": options.time,
+        "target": next(iter(options.targets)),
+    }
     return split_rows(
         cache.num_rows,
         split=column(options.split),
@@ -108,8 +114,9 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
         group=column(options.group),
         time=column(options.time),
         target=column(next(iter(options.targets))),
-        fingerprints=fingerprints,
+        fingerprints=row_fingerprints(cache.batches(), exclude=exclude),
         seed=options.seed,
+        names={role: name for role, name in names.items() if name is not None},
     )
 
 
@@ -195,6 +202,29 @@ def scan_cells(store: Store, file: str, bad_cells: str) -> list[BadCell]:
     return bad
 
 
+def warn_of_cells(store: Store, file: str, rows: NDArray[np.int64]) -> None:
+    """Say which cells count as missing though something is written there, and which categories training never saw.
+
+    Args:
+        store: a scanned store.
+        file: the table's name.
+        rows: rows to look for unseen categories in.
+    """
+    for name, found in store.odd.items():
+        logger.warning("%s: column %r: %d cells are no numbers and count as missing (%s)", file, name, len(found), "; ".join(found[:3]))
+    categories = [c for c in store.columns if c.modality == "category"]
+    if not categories or not store.resident or not len(rows):
+        return
+    cells = store.cells(rows)
+    for column in categories:
+        unseen = unseen_categories(column, cells[column.name])
+        if unseen:
+            listed = ", ".join(repr(word) for word, _ in unseen.most_common(3))
+            logger.warning(
+                "%s: column %r: %d cells hold categories that training never saw (%s)", file, column.name, unseen.total(), listed
+            )
+
+
 def prepare(cache: TableCache, recipe: Recipe, options: FitOptions, hints: Mapping[str, str]) -> Prepared:
     """Make a cached table ready for training.
 
@@ -216,9 +246,11 @@ def prepare(cache: TableCache, recipe: Recipe, options: FitOptions, hints: Mappi
     store = open_store(cache, schema, recipe, root)
     bad += scan_cells(store, file, options.bad_cells)
     notes = [split.how, *(f"column {name!r} is left out: {why}; keep it with --column {name}=" for name, why in left_out.items() if why)]
-    for name, (_, present) in values.items():
-        if without := int((~present).sum()):
-            notes.append(f"target {name!r}: {without:,} of {len(present):,} rows have none and are left out of its loss and figures")
     if bad:
         notes.append(f"{len(bad)} unreadable cells count as missing")
+    for target in targets:
+        absent = int((~values[target.name][1]).sum())
+        if absent:
+            logger.warning("%s: target %r: %d rows without a target are kept out of its loss and its metrics", file, target.name, absent)
+    warn_of_cells(store, file, np.setdiff1d(np.arange(cache.num_rows), split.train))
     return Prepared(cache, schema, reports, split, store, values, bad, notes)

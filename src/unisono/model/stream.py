@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import CellError, SchemaError, TableError
 from unisono.core.schema import Schema
-from unisono.modalities.category import unseen_categories
 from unisono.model.evaluate import Evaluator
-from unisono.model.prepare import open_store, scan_cells
+from unisono.model.prepare import open_store, scan_cells, warn_of_cells
 from unisono.model.scoring import Scored, batches_of, score
 from unisono.network import Network
 from unisono.recipe import Recipe
@@ -36,8 +35,6 @@ logger = logging.getLogger("unisono")
 
 #: The key column of predictions from a table without a key.
 ROW = "row"
-#: Rows whose categories are looked at together.
-_CHUNK = 65536
 
 
 class _Slice:
@@ -93,7 +90,6 @@ class Predictor:
     bad: list[BadCell] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._said: set[tuple[str, str]] = set()
         self.device = choose_device()
         self.network.to(self.device)
         precision = str(self.recipe.settings.get("train", {}).get("precision", "auto"))
@@ -132,23 +128,9 @@ class Predictor:
             except CellError as error:
                 raise CellError(error.file, error.row + begin, error.column, error.reason) from None
             self.bad += [BadCell(b.row + begin, b.column, b.reason) for b in found]
-            self._say_unseen(store, batch.num_rows, source.name)
+            warn_of_cells(store, source.name, np.arange(batch.num_rows, dtype=np.int64))
             yield begin, batch, store, self._run(store, batch.num_rows, only)
             begin += batch.num_rows
-
-    def _say_unseen(self, store: Store, num_rows: int, name: str) -> None:
-        """Name categories that training rows did not have, once for each column of a table."""
-        columns = [c for c in self.schema.columns if c.modality in {"category", "boolean"} and "vocabulary" in c.statistics]
-        columns = [c for c in columns if (name, c.name) not in self._said]
-        found: dict[str, set[str]] = {c.name: set() for c in columns}
-        for begin in range(0, num_rows if columns else 0, _CHUNK):
-            cells, _ = Store(store.table, columns, {}, None).decode(np.arange(begin, min(begin + _CHUNK, num_rows), dtype=np.int64))
-            for column in columns:
-                found[column.name].update(unseen_categories(column, cells[column.name]))
-        for word, unseen in ((n, sorted(u)) for n, u in found.items() if u):
-            self._said.add((name, word))
-            words = ", ".join(map(repr, unseen[:5])) + (", ..." if len(unseen) > 5 else "")
-            logger.warning("%s: column %r: not seen in training: %s", name, word, words)
 
     def _run(self, store: Store, num_rows: int, only: Sequence[str] | None = None) -> Scored:
         rows = np.arange(num_rows, dtype=np.int64)
@@ -190,7 +172,7 @@ class Predictor:
             name, keys = self._keys(begin, batch)
             rows = np.arange(batch.num_rows, dtype=np.int64)
             present = self.assembler.present(store.cells(rows), batch.num_rows)
-            columns: dict[str, Any] = {name: keys, "embedding": _vectors(scored.pooled, np.asarray(present.any(1)))}
+            columns: dict[str, Any] = {name: keys, "embedding": _vectors(scored.pooled, present.any(1))}
             for place, source in enumerate(sources):
                 alone = self._run(store, batch.num_rows, [source]) if len(sources) > 1 else scored
                 columns[f"embedding.{source}"] = _vectors(alone.pooled, present[:, place])
@@ -222,13 +204,14 @@ class Predictor:
         rows = np.arange(cache.num_rows, dtype=np.int64)
         if where is not None:
             chosen = parse_filter(where)
+            chosen.check(source.schema.names)
             mask = [chosen.mask(pa.Table.from_batches([b])) for b in cache.batches(sorted(chosen.columns))]
             rows = rows[np.concatenate(mask)]
             if len(rows) == 0:
                 raise SchemaError(f"{source.name}: no row satisfies {where!r}")
         store = open_store(_Lacking(cache, source.schema.names), self.schema, self.recipe, source.root)
         self.bad += scan_cells(store, source.name, self.bad_cells)
-        self._say_unseen(store, cache.num_rows, source.name)
+        warn_of_cells(store, source.name, rows)
         targets: dict[str, Any] = {}
         for target in self.schema.targets:
             task = self.network.tasks[target.name]
@@ -239,7 +222,7 @@ class Predictor:
         return Evaluator(self.network, self.schema, self.assembler, store, targets, self.device, self.bf16), rows
 
 
-def _vectors(values_ND: NDArray[np.float32], present: NDArray[np.bool_]) -> pa.Array:
+def _vectors(values_ND: NDArray[np.float32], present: Any) -> pa.Array:
     """Rows as a fixed-size list of float32, null where not present."""
     flat = pa.array(np.ascontiguousarray(values_ND, np.float32).reshape(-1))
     mask = pa.array(~present) if not present.all() else None

@@ -18,6 +18,16 @@ class FeedForward(nn.Module):
 feed_forwards: Registry[FeedForward] = Registry("feed-forward", FeedForward, package="unisono.nn", runtime=("width",))
 
 
+def silent(linear: nn.Linear) -> nn.Linear:
+    """Make the last map of a residual branch nearly zero, so that a new layer changes next to nothing (arXiv:2003.04887, arXiv:1901.09321).
+
+    The network then starts as a function of each token by itself, linear from the token on, and takes up interaction as it learns.
+    """
+    nn.init.normal_(linear.weight, std=0.01 * linear.in_features**-0.5)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
 @feed_forwards.register("mlp", source="arXiv:1706.03762")
 class MLP(FeedForward):
     """``y = W2 gelu(W1 x + b1) + b2`` with an inner width of ``expansion`` times D.
@@ -31,7 +41,7 @@ class MLP(FeedForward):
     def __init__(self, *, width: int, expansion: Positive = 4.0, dropout: Probability = 0.0) -> None:
         super().__init__()
         inner = max(1, round(width * expansion))
-        self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.up, self.down = nn.Linear(width, inner), silent(nn.Linear(inner, width))
         self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:
@@ -53,7 +63,7 @@ class GatedMLP(FeedForward):
     def __init__(self, *, width: int, expansion: Positive = 8 / 3, dropout: Probability = 0.0) -> None:
         super().__init__()
         inner = max(1, round(width * expansion))
-        self.up, self.down = nn.Linear(width, 2 * inner), nn.Linear(inner, width)
+        self.up, self.down = nn.Linear(width, 2 * inner), silent(nn.Linear(inner, width))
         self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor) -> Tensor:

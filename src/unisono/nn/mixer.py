@@ -9,6 +9,7 @@ from unisono.core.errors import ConfigError
 from unisono.core.plan import Blocks, Sets
 from unisono.core.registry import Count, Probability, Registry
 from unisono.nn.dropout import Dropout
+from unisono.nn.ffn import silent
 from unisono.nn.share import Sharing
 from unisono.ops.attention import attend
 
@@ -34,15 +35,13 @@ class Attention(Mixer):
         dropout: probability of dropping an output unit in training.
     """
 
-    def __init__(
-        self, *, width: int, sharing: Sharing, num_modalities: int, heads: Count = 4, dropout: Probability = 0.0
-    ) -> None:
+    def __init__(self, *, width: int, sharing: Sharing, num_modalities: int, heads: Count = 4, dropout: Probability = 0.0) -> None:
         super().__init__()
         if width % heads:
             raise ConfigError(f"attention: the width {width} is no multiple of {heads} heads")
         self.heads, self.width = heads, width
         self.project = sharing.wrap(lambda: nn.Linear(width, 3 * width), num_modalities)
-        self.out = sharing.wrap(lambda: nn.Linear(width, width), num_modalities)
+        self.out = sharing.wrap(lambda: silent(nn.Linear(width, width)), num_modalities)
         self.dropout = Dropout(dropout)
 
     def forward(self, x_TD: Tensor, blocks: Blocks, sets: Sets | None) -> Tensor:

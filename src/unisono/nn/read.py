@@ -79,7 +79,7 @@ class MeanRead(Read):
 
     def forward(self, x_TD: Tensor, plan: ReadPlan) -> Tensor:
         """Pool (T, D) to (B, D), in float32."""
-        x = self.norm(x_TD).float()
+        x: Tensor = self.norm(x_TD).float()
         for stage in plan.stages:
             x = segment_mean(x if stage.tokens is None else x[stage.tokens], stage.index, stage.num)
         if plan.empty is None:

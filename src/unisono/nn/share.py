@@ -82,7 +82,7 @@ class ShareAll(Sharing):
 @sharings.register(
     "modality",
     source="arXiv:2411.04996",
-    traits=Traits(exempt={"gradient": "a modality without tokens, or inserted tokens where none are inserted, leave their weights untouched"}),
+    traits=Traits(exempt={"gradient": "a modality without tokens, inserted tokens among them, leaves its weights untouched"}),
 )
 class SharePerModality(Sharing):
     """One set of weights for each modality, and one for inserted tokens: every token-wise part is the token's modality's own."""

@@ -57,9 +57,7 @@ class Layer(nn.Module):
         sharing: which weights each token uses.
     """
 
-    def __init__(
-        self, *, mixer: Mixer, ffn: nn.Module, norm_mixer: nn.Module, norm_ffn: nn.Module, scope: str, sharing: Sharing
-    ) -> None:
+    def __init__(self, *, mixer: Mixer, ffn: nn.Module, norm_mixer: nn.Module, norm_ffn: nn.Module, scope: str, sharing: Sharing) -> None:
         super().__init__()
         self.norm_mixer, self.mixer, self.norm_ffn, self.ffn = norm_mixer, mixer, norm_ffn, ffn
         self.scope, self.sharing = scope, sharing
@@ -202,7 +200,9 @@ class _Builder:
 
     def _layer(self, settings: Mapping[str, Any], where: str) -> Layer:
         if settings["residual"] != "pre":
-            raise ConfigError(f"{where}.residual: no residual rule is called {settings['residual']!r}{nearest(str(settings['residual']), ['pre'])}")
+            raise ConfigError(
+                f"{where}.residual: no residual rule is called {settings['residual']!r}{nearest(str(settings['residual']), ['pre'])}"
+            )
         scope = check(settings["scope"], str, f"{where}.scope")
         relate(scope, _nothing(self.num_modalities), f"{where}.scope")
         sharing = sharings.build(settings["sharing"], where=f"{where}.sharing")

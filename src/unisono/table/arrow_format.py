@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -33,7 +34,7 @@ def open_parts(name: str, parts: Sequence[tuple[str, Any, dict[str, str]]], kind
     plain: pa.Schema | None = None
     rows: int | None = 0
     for label, part, extra in parts:
-        found, count = _guard(label, lambda part=part: head(part))
+        found, count = _guard(label, partial(head, part))
         found = _with_extra(found, extra)
         if schema is None or plain is None:
             schema, plain = found, plain_schema(found, label)
@@ -46,7 +47,7 @@ def open_parts(name: str, parts: Sequence[tuple[str, Any, dict[str, str]]], kind
     def opener(max_rows: int) -> Iterator[pa.RecordBatch]:
         for label, part, extra in parts:
             batches = stream(part, max_rows)
-            while (batch := _guard(label, lambda batches=batches: next(batches, None))) is not None:
+            while (batch := _guard(label, partial(next, batches, None))) is not None:
                 for column, value in extra.items():
                     batch = batch.append_column(column, pa.array([value] * batch.num_rows, pa.large_string()))
                 yield batch

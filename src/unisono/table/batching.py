@@ -104,9 +104,7 @@ class Assembler:
         dropout: source dropout for training, or None.
     """
 
-    def __init__(
-        self, schema: Schema, groups: Sequence[Group], plan: Callable[[Meta], Plan], dropout: SourceDropout | None = None
-    ) -> None:
+    def __init__(self, schema: Schema, groups: Sequence[Group], plan: Callable[[Meta], Plan], dropout: SourceDropout | None = None) -> None:
         self.schema, self.groups, self.plan, self.dropout = schema, tuple(groups), plan, dropout
         self.sources = schema.sources
         self.modalities = tuple(m for m in MODALITIES if m in schema.modalities)

@@ -248,8 +248,10 @@ class _Reader:
 
     def __init__(self, name: str, names: list[str], delimiter: str) -> None:
         self.name, self.names, self.delimiter = name, names, delimiter
-        start = b"[\\n\\r" + re.escape(delimiter.encode()) + b"]"
-        self._quoted = re.compile(b"(?:\\A|" + start + b')"(?:[^"]++|"")*+("?)')
+        mark = re.escape(delimiter.encode())
+        field = b'(?:"(?:[^"]++|"")*+"[^%b\n\r]*+|[^"%b\n\r][^%b\n\r]*+|)' % (mark, mark, mark)
+        line_end = b"(?:\n|\r(?:\n|(?=[^\n])))"
+        self._records = re.compile(b"(?:(?:%b%b)*+%b%b)*+" % (field, mark, field, line_end))
         self._bad: Any = None
 
     def read(self, stream: Utf8Stream) -> Iterator[pa.RecordBatch]:
@@ -258,49 +260,37 @@ class _Reader:
         Yields:
             Batches of text columns.
         """
-        rows = 0
-        for piece in self._pieces(stream):
-            table = self._parse(piece, rows)
-            rows += table.num_rows
-            yield from table.to_batches()
-
-    def _pieces(self, stream: Utf8Stream) -> Iterator[bytes]:
-        rest, size = b"", _BLOCK
-        while True:
-            block = stream.read(size)
+        rows, rest, size = 0, b"", _BLOCK
+        while block := stream.read(size):
             rest += block
-            if not block:
-                if rest:
-                    yield rest
-                return
-            end = self._last_record_end(rest)
+            end = self._records_end(rest)
+            size = _BLOCK if end else len(rest)
             if end:
-                yield rest[:end]
-                rest, size = rest[end:], _BLOCK
+                table = self._parse(rest[:end], rows)
+                rest, rows = rest[end:], rows + table.num_rows
+                yield from table.to_batches()
             elif len(rest) > _LONGEST:
-                raise TableError(f"{self.name}: a row is longer than {_LONGEST >> 20} MB; is a quote never closed?")
-            else:
-                size = len(rest)
+                raise TableError(f"{self.name}: row {rows} is longer than {_LONGEST >> 20} MB; is a quote never closed?")
+        if rest:
+            rest += b"\n"
+            end = self._records_end(rest + b"\n")
+            if end < len(rest):
+                row = rows + rest[:end].count(b"\n")
+                raise TableError(f"{self.name}: a quote opens near row {row} (counted from 0) and is never closed; close it")
+            yield from self._parse(rest, rows).to_batches()
 
-    def _last_record_end(self, data: bytes) -> int:
-        """Return the place after the last line end that is in no quoted field; 0 if there is none."""
-        spans = [m.span() for m in self._quoted.finditer(data)] if b'"' in data else []
-        end = len(data)
-        for begin, after in [*reversed(spans), (-1, 0)]:
-            found = data.rfind(b"\n", after, end)
-            if found < 0 and b"\n" not in data:
-                found = data.rfind(b"\r", after, min(end, len(data) - 1))
-            if found >= 0:
-                return found + 1
-            end = begin + 1
-        return 0
+    def _records_end(self, data: bytes) -> int:
+        """Return the place after the last whole record; a line end in quotes ends none."""
+        if b'"' not in data and b"\r" not in data:
+            return data.rfind(b"\n") + 1
+        found = self._records.match(data)
+        return found.end() if found else 0
 
     def _on_bad_row(self, row: Any) -> str:
         self._bad = row
         return "error"
 
     def _parse(self, piece: bytes, rows: int) -> pa.Table:
-        self._check_closed(piece, rows)
         if len(self.names) > 1 and not piece.strip(b"\r\n"):
             return pa.table({n: pa.array([], pa.large_string()) for n in self.names})
         try:
@@ -322,13 +312,6 @@ class _Reader:
             )
         except pa.ArrowInvalid as error:
             raise self._explain(error, rows) from None
-
-    def _check_closed(self, piece: bytes, rows: int) -> None:
-        """Refuse a quote that is never closed, which would swallow the rows after it."""
-        opened = next((m for m in self._quoted.finditer(piece) if not m.group(1)), None) if b'"' in piece else None
-        if opened is not None:
-            row = rows + piece[: opened.start() + 1].count(b"\n")
-            raise TableError(f"{self.name}: the quote that opens near row {row} (counted from 0) is never closed; close it")
 
     def _explain(self, error: pa.ArrowInvalid, rows: int) -> TableError:
         bad = self._bad

@@ -57,6 +57,9 @@ class Store:
         wants: column name -> what its tokeniser asks of the decoder.
         root: the folder that media paths are relative to.
         resident_bytes: how much decoded data may be kept in memory.
+
+    Attributes:
+        odd: column -> cells that ``scan`` found to count as missing though something is written there.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class Store:
         self.table, self.columns, self.resident_bytes = table, tuple(columns), resident_bytes
         self.contexts = {c.name: Context(root, wants.get(c.name, {})) for c in columns}
         self._kept: dict[str, Cells] | None = None
+        self._scanned = False
+        self.odd: dict[str, list[str]] = {}
 
     @property
     def resident(self) -> bool:
@@ -85,6 +90,8 @@ class Store:
             decoded = decode_column(table.column(column.name), column, self.contexts[column.name])
             cells[column.name] = decoded.cells
             bad += [BadCell(int(rows[row]), column.name, reason) for row, reason in decoded.bad]
+            if decoded.odd and not self._scanned:
+                self.odd.setdefault(column.name, []).extend(f"row {int(rows[row])}: {reason}" for row, reason in decoded.odd)
         return cells, bad
 
     def cells(self, rows: NDArray[np.int64]) -> dict[str, Cells]:
@@ -99,8 +106,8 @@ class Store:
         Yields:
             Rows done so far, and the unreadable cells of the last chunk.
         """
-        n, kept, used = self.table.num_rows, {c.name: [] for c in self.columns}, 0
-        keeping = True
+        n, used, keeping = self.table.num_rows, 0, True
+        kept: dict[str, list[Any]] = {c.name: [] for c in self.columns}
         for start in range(0, n, _CHUNK):
             rows = np.arange(start, min(start + _CHUNK, n), dtype=np.int64)
             cells, bad = self.decode(rows)
@@ -112,6 +119,7 @@ class Store:
             if not keeping:
                 kept = {}
             yield int(rows[-1]) + 1, bad
+        self._scanned = True
         self._kept = {name: _join(parts) for name, parts in kept.items()} if keeping else None
 
 

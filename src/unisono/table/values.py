@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 from unisono.core.errors import TableError
 
 _INT64 = range(-(2**63), 2**63)
+_SIMPLE = {bool: pa.bool_(), float: pa.float64(), str: pa.large_string(), bytes: pa.large_binary()}
 _TIMES = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 
 
@@ -68,13 +70,25 @@ def common_type(values: Iterable[Any]) -> pa.DataType:
     Args:
         values: Python values of one column.
     """
+    values = values if isinstance(values, list) else list(values)
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= {int, float} and kinds:
+        whole = [v for v in values if type(v) is int]
+        if not whole or (min(whole) in _INT64 and max(whole) in _INT64):
+            return pa.int64() if kinds == {int} else pa.float64()
+    if len(kinds) == 1:
+        (kind,) = kinds
+        if kind in _SIMPLE:
+            return _SIMPLE[kind]
+        present = [v for v in values if v is not None]
+        if kind is list:
+            return pa.large_list(common_type(list(chain.from_iterable(present))))
+        if kind is dict:
+            names = dict.fromkeys(chain.from_iterable(present))
+            if all(type(name) is str for name in names):
+                return pa.struct([(name, common_type([v.get(name) for v in present])) for name in names])
     found = pa.null()
-    previous: type | None = None
     for value in values:
-        kind = type(value)
-        if kind is previous and kind in {str, float, bool, bytes}:
-            continue
-        previous = kind
         found = unify(found, type_of(value))
     return found
 
@@ -168,6 +182,17 @@ def _as_float(value: Any) -> float:
         return math.copysign(math.inf, value)
 
 
+def _is_direct(values: list[Any], dtype: pa.DataType) -> bool:
+    """Say whether ``pa.array`` takes the values for the type as they are."""
+    kinds = set(map(type, values)) - {type(None)}
+    if pa.types.is_large_list(dtype) and kinds <= {list}:
+        return _is_direct(list(chain.from_iterable(v for v in values if v is not None)), dtype.value_type)
+    if pa.types.is_struct(dtype) and kinds <= {dict}:
+        present = [v for v in values if v is not None]
+        return all(_is_direct([v.get(f.name) for v in present], f.type) for f in dtype)
+    return any(dtype == _SIMPLE[k] for k in kinds) if len(kinds) == 1 and kinds <= set(_SIMPLE) else kinds == {int} and dtype == pa.int64()
+
+
 def values_array(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
     """Return a column of Python values of a type.
 
@@ -177,6 +202,8 @@ def values_array(values: Sequence[Any], dtype: pa.DataType) -> pa.Array:
     """
     if pa.types.is_null(dtype):
         return pa.nulls(len(values))
+    if _is_direct(list(values), dtype):
+        return pa.array(values, dtype, from_pandas=False)
     return pa.array([fit_value(v, dtype) for v in values], dtype, from_pandas=False)
 
 

@@ -25,7 +25,7 @@ class Boolean(Category):
 
     word: ClassVar[str] = "boolean"
 
-    def __init__(self, *, balance: Literal["adjust", "weights", "none"] = "adjust", smoothing: Probability = 0.0) -> None:
+    def __init__(self, *, balance: Literal["none", "adjust", "weights"] = "none", smoothing: Probability = 0.0) -> None:
         """Set up.
 
         Args:

@@ -1,10 +1,10 @@
 """One of several classes.
 
 Class imbalance is met in two places (arXiv:2007.07314). The logarithms of the classes' shares are a fixed offset of the scores, so that
-the network learns what tells classes apart rather than how frequent they are, and probabilities stay those of the data. Where the
-largest class has three times as many rows as the smallest, or more, ``calibrate`` may also move the *decision* towards rare classes:
-``argmax(log p - a log prior)``, with ``a`` chosen on validation rows (``calibration.decision_strength``). With ``a`` = 0 the answer is
-the most probable class; otherwise it need not be, and ``T.probability`` is still the calibrated probability of the class answered.
+the network learns what tells classes apart rather than how frequent they are, and probabilities stay those of the data. The answer is the
+most probable class. With ``balance=adjust``, where the largest class has three times as many rows as the smallest, or more, ``calibrate``
+may also move the *decision* towards rare classes: ``argmax(log p - a log prior)``, with ``a`` chosen on validation rows
+(``calibration.decision_strength``); ``T.probability`` is still the calibrated probability of the class answered.
 
 Letters: N rows, K classes.
 """
@@ -42,12 +42,12 @@ class Category(Task):
     objective_metric: ClassVar[tuple[str, bool]] = ("accuracy", True)
     interval_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "log_loss")
 
-    def __init__(self, *, balance: Literal["adjust", "weights", "none"] = "adjust", smoothing: Probability = 0.0) -> None:
+    def __init__(self, *, balance: Literal["none", "adjust", "weights"] = "none", smoothing: Probability = 0.0) -> None:
         """Set up.
 
         Args:
-            balance: ``adjust``: decisions may move towards rare classes; ``weights``: rows are weighted by the effective number of
-                their class (arXiv:1901.05555); ``none``: the most probable class, every row alike.
+            balance: ``none``: the most probable class is answered, every row weighs alike; ``adjust``: decisions may move towards
+                rare classes; ``weights``: rows are weighted by the effective number of their class (arXiv:1901.05555).
             smoothing: label smoothing.
         """
         self.balance, self.smoothing = balance, smoothing

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from unisono.core.errors import BudgetError, ModelFolderError
-from unisono.train.settings import DEFAULT_PATIENCE, DEFAULT_UPDATES, FEWEST_EPOCHS, MOST_EPOCHS, VALIDATIONS, TrainSettings
+from unisono.train.settings import DEFAULT_PATIENCE, DEFAULT_UPDATES, FEWEST_EPOCHS, FEWEST_UPDATES, MOST_EPOCHS, VALIDATIONS, TrainSettings
 
 MARGIN = 0.88
 """The share of the time left that is planned for; the rest absorbs a slower machine and the checkpoints."""
 FEWEST_STEPS = 20
 """A plan of fewer steps is no training: the budget is refused."""
-BUDGET_EPOCHS, BUDGET_UPDATES = 150, 2 * DEFAULT_UPDATES
+BUDGET_EPOCHS, BUDGET_UPDATES = 150, 5 * DEFAULT_UPDATES
 """What is enough: a longer budget is not used up beyond the larger of the two."""
 PLAN_FILE = "train.json"
 
@@ -95,8 +95,18 @@ class TrainPlan:
 
 
 def default_batch(rows: int) -> int:
-    """A power of two near a fortieth of the rows, between 16 and 128: enough updates in an epoch of a small table."""
-    return int(2 ** min(max(round(math.log2(max(rows, 1) / 40)), 4), 7))
+    """A power of two near ``1.5 sqrt(rows)``, between 16 and 128: enough updates in an epoch of a small table, few in one of a large."""
+    return int(2 ** min(max(round(math.log2(1.5 * max(rows, 1) ** 0.5)), 4), 7))
+
+
+def default_epochs(per_epoch: int) -> int:
+    """About 1,200 updates, within 15 to 60 epochs, and in any case 500 updates.
+
+    Args:
+        per_epoch: batches of an epoch.
+    """
+    epochs = min(max(round(DEFAULT_UPDATES / per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
+    return max(epochs, math.ceil(FEWEST_UPDATES / per_epoch))
 
 
 def _validate_every(settings: TrainSettings, steps: int, per_epoch: int, most: int = VALIDATIONS) -> int:
@@ -107,11 +117,11 @@ def plan_free(settings: TrainSettings, per_epoch: int, **fixed: Any) -> TrainPla
     """The plan of a run without a budget.
 
     Args:
-        settings: with ``steps`` or ``epochs``, or neither: then about 3,000 updates within 15 to 100 epochs.
+        settings: with ``steps`` or ``epochs``, or neither: then ``default_epochs``.
         per_epoch: batches of an epoch.
         **fixed: the plan's remaining fields.
     """
-    epochs = settings.epochs or min(max(round(DEFAULT_UPDATES / per_epoch), FEWEST_EPOCHS), MOST_EPOCHS)
+    epochs = settings.epochs or default_epochs(per_epoch)
     steps = settings.steps or epochs * per_epoch
     patience = DEFAULT_PATIENCE if settings.patience is None else settings.patience
     every = _validate_every(settings, steps, per_epoch)

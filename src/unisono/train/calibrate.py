@@ -34,7 +34,9 @@ def make_stepper(learner: Learner, settings: TrainSettings, group: Group, device
     groups = parameter_groups(learner.module, settings.weight_decay)
     if not groups:
         raise TrainingError("the model has no trainable parameter")
-    optimiser = optimisers.build(settings.optimiser, where="train.optimiser", groups=groups, lr=settings.lr, betas=settings.betas)
+    optimiser = optimisers.build(
+        settings.optimiser, where="train.optimiser", groups=groups, lr=settings.highest_lr(1), betas=settings.betas
+    )
     parameters = [p for g in optimiser.param_groups for p in g["params"]]
     return Stepper(learner, optimiser, parameters, group, device, precision, settings.clip, settings.max_tokens, seed)
 

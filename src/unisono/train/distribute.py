@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from unisono.core.errors import DependencyError
 
 
+def is_main() -> bool:
+    """Whether this process writes files and speaks: the only one, or the first that ``torchrun`` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Group:
     """One process alone; the contract of several as well.
 

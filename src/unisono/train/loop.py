@@ -27,7 +27,7 @@ from unisono.train.ema import MovingAverage
 from unisono.train.progress import Display, History, append_record, restart_history
 from unisono.train.protocols import Batches, Interrupted, Learner, Validation
 from unisono.train.schedules import factor, progress_at
-from unisono.train.settings import TrainSettings
+from unisono.train.settings import SMOOTHED, TrainSettings
 from unisono.train.step import Outcome, Stepper, own_randomness, seed_step
 
 _WATCH_SECONDS = 0.5
@@ -68,7 +68,8 @@ class State:
         step: updates done.
         total: updates to do, as it now stands.
         bends: (step, share of the schedule done) of each time the run was shortened.
-        best_objective: of the best validation so far.
+        recent: objectives of the latest validations, at most ``SMOOTHED`` of them.
+        best_objective: the smallest mean of the latest validations so far.
         best_step: when that was.
         stale: validations since.
         seconds: wall time of training so far.
@@ -80,6 +81,7 @@ class State:
     total: int
     step: int = 0
     bends: list[tuple[int, float]] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)
     best_objective: float | None = None
     best_step: int | None = None
     stale: int = 0
@@ -140,6 +142,7 @@ class Run:
         self.clock, self.deadline = clock, deadline
         self.device = next(learner.module.parameters()).device
         self.stepper = make_stepper(learner, settings, group, self.device, plan.precision, plan.seed)
+        self.highest_lr = settings.highest_lr(plan.rows)
         self.average = MovingAverage(learner.module, settings.ema) if settings.ema else None
         self.best: dict[str, Tensor] | None = None
         self.state = State(plan.steps)
@@ -170,7 +173,7 @@ class Run:
         stream = self._stream()
         while True:
             batch = next(stream)
-            lr = self.settings.lr * factor(self.settings.schedule, progress_at(state.step, state.total, state.bends), self.settings.warmup)
+            lr = self.highest_lr * factor(self.settings.schedule, progress_at(state.step, state.total, state.bends), self.settings.warmup)
             outcome = self.stepper(batch, state.step, lr, signals=(float(stopper.asked), float(self._cut if self.group.main else 0)))
             if self.average is not None:
                 self.average.update()
@@ -250,6 +253,9 @@ class Run:
             shared = torch.tensor([found.objective], dtype=torch.float64, device=self.device)
             self.group.same([shared])
             objective = shared.item()
+            if math.isfinite(objective):
+                state.recent = [*state.recent, objective][-SMOOTHED:]
+                objective = sum(state.recent) / len(state.recent)
             if math.isfinite(objective) and (state.best_objective is None or objective < state.best_objective):
                 state.best_objective, state.best_step, state.stale = objective, state.step, 0
                 self.best = store.copies(store.named_tensors(module))

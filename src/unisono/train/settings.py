@@ -11,12 +11,16 @@ from unisono.core.errors import ConfigError
 from unisono.core.registry import Count, Fraction, Index, NonNegative, Positive, Probability, decode
 from unisono.core.words import Word
 
-DEFAULT_UPDATES = 3000
-"""Updates a run without epochs, steps and budget aims at."""
-FEWEST_EPOCHS, MOST_EPOCHS = 15, 100
+DEFAULT_UPDATES, FEWEST_UPDATES = 1200, 500
+"""Updates a run without epochs, steps and budget aims at, and has at least."""
+FEWEST_EPOCHS, MOST_EPOCHS = 15, 60
 VALIDATIONS = 40
 """Validations in a run, at most, unless ``validate_every`` says otherwise."""
 DEFAULT_PATIENCE = 14
+DEFAULT_LR, PLENTY = 1e-3, 1200
+SMOOTHED = 5
+"""Weights are judged by the mean objective of so many validations, their own and those before: on a few dozen rows, one lucky
+validation says little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +33,7 @@ class TrainSettings:
         batch: rows of a batch, over all processes.
         max_tokens: tokens a batch may hold at once; larger ones are cut into micro-batches whose gradients add up.
         optimiser: a word of the registry ``optimisers``.
-        lr: highest learning rate.
+        lr: highest learning rate; None for ``highest_lr(rows)``.
         weight_decay: decoupled weight decay; norms, biases and embeddings have none.
         betas: decay of the first and second moment.
         schedule: the course of the learning rate after the warm-up.
@@ -47,17 +51,21 @@ class TrainSettings:
     batch: Count | None = None
     max_tokens: Count | None = None
     optimiser: str | dict[str, Any] = "adamw"
-    lr: Positive = 1e-3
+    lr: Positive | None = None
     weight_decay: NonNegative = 0.05
     betas: tuple[Probability, Probability] = (0.9, 0.98)
     schedule: Literal["cosine", "linear", "constant", "one-cycle"] = "cosine"
     warmup: Fraction = 0.1
     clip: NonNegative = 1.0
-    ema: Probability = 0.0
+    ema: Probability = 0.98
     patience: Index | None = None
     precision: Literal["auto", "float32", "bf16"] = "auto"
     validate_every: Count | None = None
     checkpoint_seconds: NonNegative = 30.0
+
+    def highest_lr(self, rows: int) -> float:
+        """``lr``, or 1e-3, for fewer than 1,200 training rows times ``sqrt(rows / 1200)`` but not less than 0.3: small tables overfit."""
+        return self.lr if self.lr is not None else DEFAULT_LR * min(1.0, max(0.3, (rows / PLENTY) ** 0.5))
 
     @classmethod
     def read(cls, mapping: Mapping[str, Any] | None, where: str = "train") -> TrainSettings:
