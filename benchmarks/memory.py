@@ -3,8 +3,8 @@
 A table of numbers, a category, a picture and a text is written to disk and fitted in a process of its own for a few steps, with evaluation
 and report. Counted is anonymous and shared memory of that process and its workers, sampled while it runs: pages of the memory-mapped table
 belong to the system, which takes them back when it needs them. The main process's ordinary peak, those pages included, is recorded beside
-it. Decoded cells may be kept in memory up to a fixed number of bytes, which is set so low here that both sizes are above it (``RESIDENT_BYTES``
-for the 512 MB of a fit). The smaller table has enough batches for the allocator to have reached its level.
+it. Decoded cells may be kept in memory up to a bound that is set so low here that both sizes are above it (``RESIDENT_BYTES``, in place
+of the 512 MB of a fit). The smaller table has enough batches for the allocator to have reached its level.
 """
 
 from __future__ import annotations
