@@ -90,6 +90,7 @@ def child(load: float | None, seed: int) -> None:
     def instead(learner: Any, rows: Any, settings: Any, **_: Any) -> None:
         device = torch.device("cpu")
         stepper = make_stepper(learner, settings, join(device), device, choose_precision(settings.precision, device), seed)
+        lr = settings.highest_lr(rows.num_rows)
         learner.network.train()
 
         def batches() -> Iterator[Any]:
@@ -100,7 +101,7 @@ def child(load: float | None, seed: int) -> None:
 
         def step() -> None:
             number, batch = next(made)
-            stepper(batch, number, settings.lr)
+            stepper(batch, number, lr)
 
         print(json.dumps(alternate(step)))
         raise Done

@@ -31,7 +31,7 @@ class Cost:
     """What a recipe costs.
 
     Attributes:
-        parameters: part -> number of parameters (``tokenisers``, ``trunk``, ``heads``, ``total``).
+        parameters: part -> number of parameters (``tokenisers``, ``columns``, ``trunk``, ``heads``, ``wide``, ``total``).
         tokens: mean number of tokens a row.
         multiplications: multiply-adds a row of one forward pass.
         milliseconds: forward time a row, in batches of 64 in evaluation, on this machine.
@@ -62,7 +62,13 @@ def cost_of(recipe: Recipe, data: Any, targets: Mapping[str, str | None], readin
 
 def measure(network: Network, batch: Batch) -> Cost:
     """Count and time one forward pass."""
-    parts = {"tokenisers": network.tokenisers, "trunk": network.trunk, "heads": network.heads}
+    parts = {
+        "tokenisers": network.tokenisers,
+        "columns": network.column,
+        "trunk": network.trunk,
+        "heads": network.heads,
+        "wide": network.wide,
+    }
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     parameters["total"] = sum(p.numel() for p in network.parameters())
     rows = len(batch.rows)
