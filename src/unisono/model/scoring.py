@@ -5,7 +5,7 @@ Letters: B rows of a batch, N rows, D width, K scores of a target.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unisono.network import Network
+from unisono.network import Network, Output
 from unisono.table.batching import Assembler, Batch
 from unisono.table.store import Store
 
 #: Rows of a batch in evaluation.
-EVALUATION_ROWS = 256
+EVALUATION_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,9 @@ class Scored:
 
     Attributes:
         scores: target -> (N, K).
-        pooled: (N, D).
     """
 
     scores: dict[str, NDArray[np.float32]]
-    pooled: NDArray[np.float32]
 
 
 def batches_of(
@@ -44,7 +42,7 @@ def batches_of(
         yield assembler.assemble(part, store.cells(part), {}, only=only)
 
 
-def score(network: Network, batches: Iterable[Batch], *, device: torch.device, bf16: bool = False) -> Scored:
+def outputs(network: Network, batches: Iterable[Batch], *, device: torch.device, bf16: bool = False) -> Iterator[Output]:
     """Run the network over batches in evaluation mode.
 
     Args:
@@ -55,21 +53,26 @@ def score(network: Network, batches: Iterable[Batch], *, device: torch.device, b
     """
     was_training = network.training
     network.eval()
-    scores: dict[str, list[NDArray[np.float32]]] = {name: [] for name in network.target_names}
-    pooled: list[NDArray[np.float32]] = []
     context: Any = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     try:
-        with torch.inference_mode(), context:
-            for batch in batches:
+        for batch in batches:
+            with torch.inference_mode(), context:
                 output = network(batch.to(device))
-                pooled.append(output.pooled.float().cpu().numpy())
-                for name, part in output.scores.items():
-                    scores[name].append(part.float().cpu().numpy())
+            yield output
     finally:
         network.train(was_training)
-    joined = {name: _join(parts, network, name) for name, parts in scores.items()}
-    return Scored(joined, np.concatenate(pooled) if pooled else np.zeros((0, network.width), np.float32))
 
 
-def _join(parts: list[NDArray[np.float32]], network: Network, name: str) -> NDArray[np.float32]:
-    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+def score(network: Network, batches: Iterable[Batch], *, device: torch.device, bf16: bool = False) -> Scored:
+    """The scores of every row; the arguments are those of ``outputs``."""
+    scores: dict[str, list[NDArray[np.float32]]] = {name: [] for name in network.target_names}
+    for output in outputs(network, batches, device=device, bf16=bf16):
+        for name, part in output.scores.items():
+            scores[name].append(part.float().cpu().numpy())
+    return Scored({name: np.concatenate(parts) if parts else np.zeros((0, 1), np.float32) for name, parts in scores.items()})
+
+
+def pool(network: Network, batches: Iterable[Batch], *, device: torch.device, bf16: bool = False) -> NDArray[np.float32]:
+    """The vector of every row, (N, D); the arguments are those of ``outputs``."""
+    parts = [output.pooled.float().cpu().numpy() for output in outputs(network, batches, device=device, bf16=bf16)]
+    return np.concatenate(parts) if parts else np.zeros((0, network.width), np.float32)

@@ -20,7 +20,7 @@ from unisono.core.errors import CellError, SchemaError, TableError
 from unisono.core.schema import Schema
 from unisono.model.evaluate import Evaluator
 from unisono.model.prepare import open_store, scan_cells, warn_of_cells
-from unisono.model.scoring import Scored, batches_of, score
+from unisono.model.scoring import Scored, batches_of, pool, score
 from unisono.network import Network
 from unisono.recipe import Recipe
 from unisono.table.batching import Assembler
@@ -118,8 +118,8 @@ class Predictor:
             logger.warning("%s: not used: %s", source.name, ", ".join(extra))
         return source
 
-    def _scored(self, source: TableSource, only: Sequence[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch, Store, Scored]]:
-        """Chunk by chunk: the first row's number, the rows, their decoded cells, and what the network says."""
+    def _chunks(self, source: TableSource) -> Iterator[tuple[int, pa.RecordBatch, Store]]:
+        """Chunk by chunk: the first row's number, the rows, and their decoded cells."""
         begin = 0
         for batch in source.batches():
             store = open_store(_Slice(pa.Table.from_batches([batch])), self.schema, self.recipe, source.root)
@@ -129,12 +129,16 @@ class Predictor:
                 raise CellError(error.file, error.row + begin, error.column, error.reason) from None
             self.bad += [BadCell(b.row + begin, b.column, b.reason) for b in found]
             warn_of_cells(store, source.name, np.arange(batch.num_rows, dtype=np.int64))
-            yield begin, batch, store, self._run(store, batch.num_rows, only)
+            yield begin, batch, store
             begin += batch.num_rows
 
-    def _run(self, store: Store, num_rows: int, only: Sequence[str] | None = None) -> Scored:
+    def _scored(self, store: Store, num_rows: int) -> Scored:
         rows = np.arange(num_rows, dtype=np.int64)
-        return score(self.network, batches_of(self.assembler, store, rows, only), device=self.device, bf16=self.bf16)
+        return score(self.network, batches_of(self.assembler, store, rows), device=self.device, bf16=self.bf16)
+
+    def _pooled(self, store: Store, num_rows: int, only: Sequence[str] | None = None) -> NDArray[np.float32]:
+        rows = np.arange(num_rows, dtype=np.int64)
+        return pool(self.network, batches_of(self.assembler, store, rows, only), device=self.device, bf16=self.bf16)
 
     def _keys(self, begin: int, batch: pa.RecordBatch) -> tuple[str, pa.Array]:
         key = self.schema.key
@@ -146,7 +150,8 @@ class Predictor:
 
     def predictions(self, data: Any) -> Iterator[pa.RecordBatch]:
         """Prediction columns, chunk by chunk, in the order of the rows."""
-        for begin, batch, _, scored in self._scored(self.open(data)):
+        for begin, batch, store in self._chunks(self.open(data)):
+            scored = self._scored(store, batch.num_rows)
             name, keys = self._keys(begin, batch)
             columns: dict[str, Any] = {name: keys}
             for target in self.schema.targets:
@@ -162,20 +167,24 @@ class Predictor:
         """Probabilities (N, classes) of the first target."""
         target = self.schema.targets[0]
         task = self.network.tasks[target.name]
-        parts = [task.probabilities(s.scores[target.name], target.statistics) for _, _, _, s in self._scored(self.open(data))]
+        parts = [
+            task.probabilities(self._scored(store, batch.num_rows).scores[target.name], target.statistics)
+            for _, batch, store in self._chunks(self.open(data))
+        ]
         return np.concatenate(parts).astype(np.float64)
 
     def embeddings(self, data: Any) -> Iterator[pa.RecordBatch]:
         """Embedding columns, chunk by chunk: ``embedding`` of the row, ``embedding.SOURCE`` of the row with that source alone."""
         sources = self.schema.sources
-        for begin, batch, store, scored in self._scored(self.open(data)):
+        for begin, batch, store in self._chunks(self.open(data)):
             name, keys = self._keys(begin, batch)
             rows = np.arange(batch.num_rows, dtype=np.int64)
             present = self.assembler.present(store.cells(rows), batch.num_rows)
-            columns: dict[str, Any] = {name: keys, "embedding": _vectors(scored.pooled, present.any(1))}
+            whole = self._pooled(store, batch.num_rows)
+            columns: dict[str, Any] = {name: keys, "embedding": _vectors(whole, present.any(1))}
             for place, source in enumerate(sources):
-                alone = self._run(store, batch.num_rows, [source]) if len(sources) > 1 else scored
-                columns[f"embedding.{source}"] = _vectors(alone.pooled, present[:, place])
+                alone = self._pooled(store, batch.num_rows, [source]) if len(sources) > 1 else whole
+                columns[f"embedding.{source}"] = _vectors(alone, present[:, place])
             yield pa.RecordBatch.from_pydict(columns)
 
     def embed(self, data: Any) -> pa.Table:

@@ -13,6 +13,7 @@ from unisono.core.plan import Segments, combine
 from unisono.core.registry import Registry, Traits
 from unisono.core.tokens import Meta
 from unisono.nn.norm import Norm
+from unisono.ops.segment import segment_mean
 
 # B samples, T tokens, D width, G groups
 
@@ -85,10 +86,3 @@ class MeanRead(Read):
         if plan.empty is None:
             return x
         return torch.where(plan.empty.unsqueeze(1), self.nothing.float(), x)
-
-
-def segment_mean(x_TD: Tensor, index_T: Tensor, num: int) -> Tensor:
-    """Mean of the rows of each segment, zeros for an empty one: (T, D) -> (num, D)."""
-    total = x_TD.new_zeros(num, x_TD.shape[1]).index_add(0, index_T, x_TD)
-    count = torch.bincount(index_T, minlength=num).clamp_min(1).to(x_TD.dtype)
-    return total / count.unsqueeze(1)

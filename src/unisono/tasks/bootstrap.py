@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 #: A chunk of resamples holds about this many numbers.
-_CHUNK = 2_000_000
+_CHUNK = 1 << 19
 
 
 def percentile_intervals(

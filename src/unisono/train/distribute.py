@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -49,6 +50,12 @@ class Group:
         """Overwrite the tensors by those of the first process."""
 
 
+def leave() -> None:
+    """Close the connections to the other processes; a process that ends with them open can be aborted."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class Processes(Group):
     """The processes that ``torchrun`` started, through Accelerate.
 
@@ -63,6 +70,7 @@ class Processes(Group):
         except ImportError:
             raise DependencyError("accelerate", "distributed", "training in several processes") from None
         state = PartialState(cpu=device.type == "cpu")
+        atexit.register(leave)
         self.rank, self.world = state.process_index, state.num_processes
         self._reduce: Any = reduce
         self._broadcast: Any = broadcast
