@@ -203,10 +203,11 @@ def planned(recipe: Recipe, plan: TrainPlan) -> Recipe:
 
 
 def _reserve_seconds(measured: Evaluator, rows: NDArray[np.int64]) -> float:
-    """How long the evaluation and the report will take: a part of it is run and scaled up."""
+    """How long the evaluation and the report will take: a part of it is run, after a first run that warms up, and scaled up."""
     from unisono.tasks.missing import subsets
 
     part = rows[:64]
+    measured.scored(part)
     begin = time.monotonic()
     measured.scored(part)
     once = (time.monotonic() - begin) * max(len(rows) / max(len(part), 1), 1.0)
