@@ -22,7 +22,7 @@ import pydantic
 from annotated_types import Ge, Gt, Le, Lt
 
 from unisono.core.errors import ConfigError, nearest
-from unisono.core.words import Word, as_word
+from unisono.core.words import Chain, Word, as_word
 
 T = TypeVar("T")
 
@@ -246,7 +246,7 @@ def check(value: Any, annotation: Any, where: str) -> Any:
         raise ConfigError(f"{where}: expected {_say(annotation)}, got {str(value).lower()}{quote}")
     if isinstance(value, str | int | float) and not isinstance(value, bool) and plain == {bool}:
         raise ConfigError(f"{where}: expected true or false, got {value!r}")
-    if isinstance(value, Word):
+    if isinstance(value, Word | Chain):
         value = str(value)
     try:
         return _adapter(annotation).validate_python(value)
