@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unisono.core.names import Names
 from unisono.core.registry import Count, check
 from unisono.core.schema import Schema
 from unisono.modalities.groups import Group, group_columns
-from unisono.nn.trunk import build_trunk
+from unisono.nn.grammar import build_trunk
+from unisono.nn.part import Frame
 from unisono.recipe import Recipe
 from unisono.table.batching import Batch
 from unisono.tasks.base import Task, tasks
@@ -25,12 +27,14 @@ class Output:
     """What the network says of a batch.
 
     Attributes:
-        pooled: (B, D) one vector a row.
+        pooled: (B, D) one vector a row; the mean over targets where each has its own.
         scores: target name -> (B, K) raw scores.
+        extra: terms that the trunk adds to the loss, a scalar; None for none.
     """
 
     pooled: Tensor
     scores: dict[str, Tensor]
+    extra: Tensor | None = None
 
 
 class Network(nn.Module):
@@ -54,6 +58,7 @@ class Network(nn.Module):
             recipe["defaults"],
             width=width,
             num_modalities=len(schema.modalities),
+            frame=Frame(names_of(schema), num_edge_values=edge_values(schema)),
             where=f"recipe {recipe.name}",
         )
         self.target_names = tuple(t.name for t in schema.targets)
@@ -73,13 +78,28 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
-        pooled = self.trunk(self.tokens(batch), batch.plan)
-        scores = {name: head(pooled).float() for name, head in zip(self.target_names, self.heads, strict=True)}
+        result = self.trunk.run(self.tokens(batch), batch.plan)
+        pooled, each = result.pooled, [result.pooled] * len(self.heads)
+        if self.trunk.forks:
+            each = list(pooled.view(len(self.heads), -1, pooled.shape[1]))
+            pooled = torch.stack(each).mean(0)
+        scores = {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
         if self.wide:
             parts = [part(batch.packed[name], len(pooled)) for name, part in zip(self.wide_names, self.wide, strict=True)]
             straight = torch.split(torch.stack([p.float() for p in parts]).sum(0), self.outputs, 1)
             scores = {name: deep + direct for (name, deep), direct in zip(scores.items(), straight, strict=True)}
-        return Output(pooled.float(), scores)
+        extra = result.flow.extra
+        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None)
+
+
+def names_of(schema: Schema) -> Names:
+    """The names a recipe may use for a schema's tokens."""
+    return Names(schema.modalities, tuple(c.name for c in schema.columns), schema.sources, tuple(t.name for t in schema.targets))
+
+
+def edge_values(schema: Schema) -> int:
+    """The most numbers that an edge of any graph column carries."""
+    return max((len(c.statistics.get("edge_mean", ())) for c in schema.columns if c.modality == "graph"), default=0)
 
 
 def head_outputs(head: nn.Module) -> int:

@@ -42,7 +42,7 @@ class Model:
     cells: dict[str, Cells]
 
     def assembler(self, dropout: float = 0.0) -> Assembler:
-        return Assembler(self.schema, self.network.groups, self.network.trunk.plan, SourceDropout(dropout))
+        return Assembler(self.schema, self.network.groups, self.network.trunk, SourceDropout(dropout))
 
     def batch(self, cells: dict[str, Cells] | None = None, only: list[str] | None = None, draw: Draw | None = None, n: int = ROWS) -> Batch:
         return self.assembler(0.5).assemble(np.arange(n), self.cells if cells is None else cells, {}, draw, only)

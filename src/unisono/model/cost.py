@@ -56,7 +56,7 @@ def cost_of(recipe: Recipe, data: Any, targets: Mapping[str, str | None], readin
         prepared = prepare(TableCache.write(source, Path(folder)), recipe, options, source.hints)
         network = Network(recipe=recipe, schema=prepared.schema).eval()
         rows = prepared.split.train[:_ROWS]
-        batch = Assembler(prepared.schema, network.groups, network.trunk.plan).assemble(rows, prepared.store.cells(rows), {})
+        batch = Assembler(prepared.schema, network.groups, network.trunk).assemble(rows, prepared.store.cells(rows), {})
     return measure(network, batch)
 
 

@@ -164,7 +164,7 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
     if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
-    assembler = Assembler(schema, network.groups, network.trunk.plan, SourceDropout(build_objective(recipe).drop_sources))
+    assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(build_objective(recipe).drop_sources))
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
     device = choose_device()
     bf16 = choose_precision(settings.precision, device) == "bf16"

@@ -171,7 +171,8 @@ class Supervised:
 
     def loss(self, batch: Batch) -> Losses:
         """Sum over rows of the mean over targets, and the number of rows that have any target."""
-        scores = self.network(batch).scores
+        output = self.network(batch)
+        scores = output.scores
         total: Tensor = torch.zeros(())
         parts: dict[str, tuple[float, float]] = {}
         for target in self.schema.targets:
@@ -180,7 +181,10 @@ class Supervised:
             total = total.to(losses.device) + losses.sum() / self._units[target.name] / len(self.schema.targets)
             parts[target.name] = (float(losses.detach().sum()), float(present.sum()))
         any_target = torch.stack([present for _, present in batch.targets.values()]).any(0)
-        return Losses(total, any_target.sum().to(torch.float32), parts)
+        rows = any_target.sum().to(torch.float32)
+        if output.extra is not None:
+            total = total + output.extra * rows.to(total.device)
+        return Losses(total, rows, parts)
 
     def validate(self) -> Validation | None:
         """Losses and metrics on the validation rows; the loss is minimised."""
