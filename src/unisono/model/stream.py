@@ -216,9 +216,7 @@ class Predictor:
         with tempfile.TemporaryDirectory(prefix="unisono-") as folder:
             cache = TableCache.write(source, Path(folder))
             measured, rows = self.measured(cache, source, where)
-            if missing:
-                return measured.report(rows)
-            return {"rows": len(rows), "targets": measured.metrics(measured.scored(rows), rows), "missing": []}
+            return measured.report(rows, missing=missing)
 
     def measured(self, cache: TableCache, source: TableSource, where: str | None) -> tuple[Evaluator, NDArray[np.int64]]:
         """The model with a cached table's cells and targets, and the rows that a filter leaves."""
