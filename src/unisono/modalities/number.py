@@ -188,11 +188,22 @@ class _Numbers(Tokeniser):
         """One token a present cell, or, beyond ``max_tokens`` columns, one for each group of columns with a present cell."""
         values: NDArray[np.float64] = stack(columns, cells, np.nan, np.float64)
         z, present = standardise(columns, values)
-        return pack_scalars(columns, present, self.max_tokens, {"value": z})
+        packed = pack_scalars(columns, present, self.max_tokens, {"value": z})
+        if draw is not None:
+            self._disturb(packed.inputs, f"numbers.{columns[0].name}", draw)
+        return packed
+
+    def _disturb(self, inputs: dict[str, Tensor], stream: str, draw: Draw) -> None:
+        """Add normal noise to standardised values (B, C), and take some present cells for missing ones, whose tokens stay."""
+        n = inputs["value"].shape[1]
+        if self.noise:
+            inputs["value"] = inputs["value"] + torch.from_numpy((self.noise * draw.normal(f"{stream}.noise", n)).astype(np.float32))
+        if self.dropout:
+            inputs["present"] = inputs["present"] & torch.from_numpy(draw.uniform(f"{stream}.dropout", n) >= self.dropout)
 
     def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module:
         """A linear map of the standardised values."""
-        return WideNumbers(len(columns), outputs, self.noise, self.dropout)
+        return WideNumbers(len(columns), outputs)
 
 
 @tokenisers.register("piecewise", source="arXiv:2203.05556")
@@ -232,27 +243,16 @@ class Periodic(_Numbers):
         return PeriodicNumbers(columns, width, self)
 
 
-def disturb(z: Tensor, present: Tensor, noise: float, dropout: float) -> tuple[Tensor, Tensor]:
-    """Add normal noise to standardised values (B, C), and take some present cells for missing ones."""
-    if noise:
-        z = z + noise * torch.randn_like(z)
-    if dropout:
-        present = present & (torch.rand(present.shape, device=present.device) >= dropout)
-    return z, present
-
-
 class WideNumbers(nn.Module):
     """The wide part of C columns: a linear map of the standardised values that are present."""
 
-    def __init__(self, columns: int, outputs: int, noise: float, dropout: float) -> None:
+    def __init__(self, columns: int, outputs: int) -> None:
         super().__init__()
-        self.noise, self.dropout, self.wide = noise, dropout, Wide(columns, outputs)
+        self.wide = Wide(columns, outputs)
 
     def forward(self, packed: Packed, rows: int) -> Tensor:
         """Scores (rows, K)."""
         z, present = packed.inputs["value"], packed.inputs["present"]
-        if self.training:
-            z, present = disturb(z, present, self.noise, self.dropout)
         scores: Tensor = self.wide(smooth_clip(z) * present)
         return scores
 
@@ -262,16 +262,12 @@ class PiecewiseNumbers(nn.Module):
 
     def __init__(self, columns: Sequence[Column], width: int, settings: Piecewise) -> None:
         super().__init__()
-        self.noise, self.dropout = settings.noise, settings.dropout
         self.encode = Bins(columns)
         self.project = SlotLinear(token_slots(columns, settings.max_tokens), self.encode.bins + 2, width)
 
     def forward(self, packed: Packed) -> Tensor:
         """Token values, (T, D)."""
-        z, present = packed.inputs["value"], packed.inputs["present"]
-        if self.training:
-            z, present = disturb(z, present, self.noise, self.dropout)
-        present = present.unsqueeze(-1)
+        z, present = packed.inputs["value"], packed.inputs["present"].unsqueeze(-1)
         features = torch.cat([self.encode(z), smooth_clip(z).unsqueeze(-1), torch.ones_like(z).unsqueeze(-1)], -1) * present
         tokens: Tensor = self.project(features, packed.inputs["row"], packed.inputs["slot"])
         return tokens
