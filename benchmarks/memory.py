@@ -4,9 +4,9 @@ A table of numbers, a category, a picture and a text is written to disk and fitt
 and report. Counted is anonymous and shared memory of that process and its workers, sampled while it runs: pages of the memory-mapped table
 belong to the system, which takes them back when it needs them. The main process's ordinary peak, those pages included, is recorded beside
 it. Decoded cells may be kept in memory up to a bound that is set so low here that both sizes are above it (``RESIDENT_BYTES``, in place
-of the 512 MB of a fit). The smaller table has enough batches for the allocator to have reached its level, and texts are made of so few words that it
-holds nearly all pairs of them: both fits learn the same vocabulary and train a network of the same size, which is recorded beside the
-memory. With texts of ever new words a network would grow with the rows, up to the bounds that the tokeniser sets.
+of the 512 MB of a fit). The smaller table has enough batches for the allocator to have reached its level, and texts are made of so few
+words that it holds nearly all pairs of them: both fits learn the same vocabulary and train a network of the same size, which is recorded
+beside the memory. With texts of ever new words a network grows with the rows, up to the bounds that the tokeniser sets.
 """
 
 from __future__ import annotations

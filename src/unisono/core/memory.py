@@ -1,7 +1,7 @@
 """Memory that is no longer used goes back to the system, and what processes share stays shared.
 
-An allocator keeps what was freed for the next request. After reading a table that is much more than what is still in use, and a process that
-is forked then holds on to it for as long as it lives: pages that the parent gives back or writes anew become the child's own.
+An allocator keeps what was freed for the next request. After reading a table that is much more than what is still in use, and a process
+that is forked then holds on to it for as long as it lives: pages that the parent gives back or writes anew become the child's own.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from unisono.core.errors import Unreadable
 from unisono.core.registry import Count, NonNegative, Positive, Probability
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.modalities.plain import all_bad, is_text, plain
 from unisono.modalities.scalars import (
     MAX_TOKENS,
     Bins,
@@ -64,7 +65,7 @@ class NumberModality(Modality):
         kind = sample.type.value_type if pa.types.is_dictionary(sample.type) else sample.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             return _of_numbers(sample, str(kind))
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        if is_text(kind):
             return _of_text(sample)
         return None
 
@@ -81,10 +82,7 @@ class NumberModality(Modality):
 
     def decode_many(self, array: pa.Array, column: Column, context: Context) -> Decoded:
         """Decode a chunk of any numeric, boolean or text type into float64 with NaN where missing."""
-        if isinstance(array, pa.ChunkedArray):
-            array = array.combine_chunks()
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = plain(array)
         kind = array.type
         if pa.types.is_null(kind):
             return Decoded(np.full(len(array), np.nan))
@@ -92,13 +90,12 @@ class NumberModality(Modality):
         odd: dict[int, str] = {}
         if pa.types.is_boolean(kind):
             array = array.cast(pa.int8())
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        if is_text(kind):
             array = _parse(array, column, bad, odd)
         try:
             values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
-            return Decoded(np.full(len(array), np.nan), tuple((int(r), f"a value of type {kind} is no number") for r in rows))
+            return Decoded(np.full(len(array), np.nan), all_bad(array, f"a value of type {kind} is no number"))
         for row in np.flatnonzero(np.isinf(values)):
             bad.setdefault(int(row), "the number is infinite")
             values[row] = np.nan

@@ -163,8 +163,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise ResourceError(
-            f"{final}: the checkpoint cannot be written ({reason}); the one before is intact: "
-            "free some space and go on with --resume"
+            f"{final}: the checkpoint cannot be written ({reason}); the one before is intact: free some space and go on with --resume"
         ) from error
     shutil.rmtree(previous, ignore_errors=True)
 
