@@ -30,11 +30,13 @@ class Output:
         pooled: (B, D) one vector a row; the mean over targets where each has its own.
         scores: target name -> (B, K) raw scores.
         extra: terms that the trunk adds to the loss, a scalar; None for none.
+        earlier: what the reads before the last say, in their order: target name -> (B, K) of each; without the wide part.
     """
 
     pooled: Tensor
     scores: dict[str, Tensor]
     extra: Tensor | None = None
+    earlier: tuple[dict[str, Tensor], ...] = ()
 
 
 class Network(nn.Module):
@@ -79,17 +81,25 @@ class Network(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
         result = self.trunk.run(self.tokens(batch), batch.plan)
-        pooled, each = result.pooled, [result.pooled] * len(self.heads)
-        if self.trunk.forks:
-            each = list(pooled.view(len(self.heads), -1, pooled.shape[1]))
-            pooled = torch.stack(each).mean(0)
-        scores = {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
+        each = self.of_targets(result.pooled, batch)
+        pooled = torch.stack(each).mean(0) if len(result.pooled) > len(batch.rows) else result.pooled
+        scores = self.said(each)
+        earlier = tuple(self.said(self.of_targets(read, batch)) for read in list(result.flow.reads.values())[:-1])
         if self.wide:
             parts = [part(batch.packed[name], len(pooled)) for name, part in zip(self.wide_names, self.wide, strict=True)]
             straight = torch.split(torch.stack([p.float() for p in parts]).sum(0), self.outputs, 1)
             scores = {name: deep + direct for (name, deep), direct in zip(scores.items(), straight, strict=True)}
         extra = result.flow.extra
-        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None)
+        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None, earlier)
+
+    def of_targets(self, pooled: Tensor, batch: Batch) -> list[Tensor]:
+        """What a read gave each target, (B, D) each: after a fork by task its own part, else the same for all."""
+        rows = len(batch.rows)
+        return [pooled] * len(self.heads) if len(pooled) == rows else list(pooled.view(len(self.heads), rows, -1))
+
+    def said(self, each: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the heads say of it, target name -> (B, K)."""
+        return {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
 
 
 def names_of(schema: Schema) -> Names:
