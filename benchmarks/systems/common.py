@@ -25,5 +25,4 @@ def auc(model: Any, table: Any, target: str) -> float:
     from sklearn.metrics import roc_auc_score
 
     estimates = model.predict(table.drop_columns([target]))
-
     return float(roc_auc_score(table[target].to_numpy(zero_copy_only=False), estimates[f"{target}.probability.true"].to_numpy()))

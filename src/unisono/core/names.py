@@ -17,7 +17,6 @@ from unisono.core.schema import MODALITIES
 from unisono.core.tokens import Meta
 from unisono.core.words import Word, parse_word
 
-
 #: Words that choose by a number in the tokens' metadata.
 _NUMBERED = ("level", "source")
 
@@ -48,8 +47,8 @@ class Selection:
     """Tokens by name: the union of its words.
 
     A word is the name of a modality, source or column (in this order, should several bear it), ``inserted`` for tokens that a step put
-    in, ``level(k)`` for those of a scale, ``source(k)`` for those of a source by its number, ``task(name)`` for those of a fork's branch. A modality that the table does not have selects
-    nothing.
+    in, ``level(k)`` for those of a scale, ``source(k)`` for those of a source by its number, ``task(name)`` for those of a fork's branch. A
+    modality that the table does not have selects nothing.
     """
 
     words: tuple[Word, ...]
