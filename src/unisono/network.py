@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unisono.core.errors import ConfigError, nearest
 from unisono.core.names import Names
 from unisono.core.registry import Count, check
-from unisono.core.schema import Schema
+from unisono.core.schema import MODALITIES, Schema
 from unisono.modalities.groups import Group, group_columns
 from unisono.nn.grammar import build_trunk
 from unisono.nn.part import Frame
@@ -51,6 +52,7 @@ class Network(nn.Module):
         super().__init__()
         width = check(recipe["width"], Count, f"recipe {recipe.name}: width")
         self.width = width
+        check_needs(recipe, schema)
         self.groups: Sequence[Group] = group_columns(schema.columns, recipe["tokens"])
         self.tokenisers = nn.ModuleList(g.tokeniser.module(g.columns, width) for g in self.groups)
         self.column = nn.Embedding(len(schema.columns), width)
@@ -100,6 +102,21 @@ class Network(nn.Module):
     def said(self, each: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the heads say of it, target name -> (B, K)."""
         return {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
+
+
+def check_needs(recipe: Recipe, schema: Schema) -> None:
+    """Make sure that the table has what the recipe is about.
+
+    Raises:
+        ConfigError: a modality that the recipe needs is missing.
+    """
+    needs = recipe.settings.get("needs") or []
+    for word in [needs] if isinstance(needs, str) else needs:
+        if word not in MODALITIES:
+            raise ConfigError(f"recipe {recipe.name}: needs: {word!r} is no modality{nearest(str(word), MODALITIES)}")
+        if word not in schema.modalities:
+            has = ", ".join(schema.modalities)
+            raise ConfigError(f"recipe {recipe.name}: it needs a column of the modality {word}, but the table has {has}: take another recipe")
 
 
 def names_of(schema: Schema) -> Names:

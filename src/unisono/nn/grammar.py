@@ -253,16 +253,21 @@ class _Builder:
             raise ConfigError(f"{where}.repeat: a step cannot be repeated {repeat} times")
         settings = {**self.defaults, **{k: v for k, v in step.items() if k in LAYER_KEYS}}
         shared = self._sharing(settings["sharing"], f"{where}.sharing")
-        scope = Scoping(check(settings["scope"], str, f"{where}.scope"), f"{where}.scope", self.frame)
+        scopes = self._scopes(settings["scope"], f"{where}.scope")
         keys = self._tap(check(step["keys"], str, f"{where}.keys"), f"{where}.keys") if "keys" in step else None
         mixer: Mixer | None = None
         made: list[Step] = []
-        for _ in range(repeat):
+        for number in range(repeat):
             if mixer is None or not isinstance(shared["mixer"], ShareOverDepth):
                 mixer = self._mixer(settings["mixer"], shared["mixer"], f"{where}.mixer")
-            made.append(self._layer(settings, shared, scope, keys, mixer, where))
+            made.append(self._layer(settings, shared, scopes[number % len(scopes)], keys, mixer, where))
             self.layers += 1
         return made
+
+    def _scopes(self, spec: Any, where: str) -> list[Scoping]:
+        """One scope, or several that the repeats of a step take in turns."""
+        given = spec if isinstance(spec, list) and spec else [spec]
+        return [Scoping(check(text, str, where), where, self.frame) for text in given]
 
     def _mixer(self, spec: Any, sharing: Sharing, where: str) -> Mixer:
         inner = sharing.of if isinstance(sharing, ShareOverDepth) else sharing
