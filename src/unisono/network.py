@@ -116,7 +116,28 @@ def check_needs(recipe: Recipe, schema: Schema) -> None:
             raise ConfigError(f"recipe {recipe.name}: needs: {word!r} is no modality{nearest(str(word), MODALITIES)}")
         if word not in schema.modalities:
             has = ", ".join(schema.modalities)
-            raise ConfigError(f"recipe {recipe.name}: it needs a column of the modality {word}, but the table has {has}: take another recipe")
+            raise ConfigError(
+                f"recipe {recipe.name}: it needs a column of the modality {word}, but the table has {has}: take another recipe"
+            )
+
+
+def freeze(network: Network, names: Sequence[str]) -> None:
+    """Keep parts of a network as they are.
+
+    Args:
+        network: its parameters are changed to need no gradient.
+        names: of its parts.
+
+    Raises:
+        ConfigError: there is no such part, or nothing is left to train.
+    """
+    parts = dict(network.named_children())
+    for name in names:
+        if name not in parts:
+            raise ConfigError(f"train.freeze: the network has no part {name!r}{nearest(name, parts)}")
+        parts[name].requires_grad_(False)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ConfigError(f"train.freeze: {', '.join(names)} leave nothing to be trained")
 
 
 def names_of(schema: Schema) -> Names:

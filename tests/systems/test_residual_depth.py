@@ -22,16 +22,16 @@ WIDTH = 4
 
 def network(layers: int, rule: str, act: str, *, width: int = WIDTH, gain: float = 1.0) -> Trunk:
     """Feed-forwards alone, without norms, each of about unit size."""
-    trunk = trunk_of(
-        [{"repeat": layers, "mixer": "none", "ffn": f"mlp(1, act={act})"}, READ], width=width, norm="none", residual=rule
-    )
+    trunk = trunk_of([{"repeat": layers, "mixer": "none", "ffn": f"mlp(1, act={act})"}, READ], width=width, norm="none", residual=rule)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for step in trunk.steps:
             if isinstance(step, Layer):
                 assert isinstance(step.ffn, MLP)
                 for linear in (step.ffn.up, step.ffn.down):
-                    linear.weight.copy_(gain * torch.randn(linear.weight.shape, generator=generator, dtype=torch.float64) / math.sqrt(width))
+                    linear.weight.copy_(
+                        gain * torch.randn(linear.weight.shape, generator=generator, dtype=torch.float64) / math.sqrt(width)
+                    )
                     linear.bias.zero_()
     return trunk
 

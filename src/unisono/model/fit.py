@@ -25,7 +25,7 @@ from unisono.model.learner import Supervised, TrainingRows
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare
 from unisono.model.reporting import Fit, write_report
-from unisono.network import Network
+from unisono.network import Network, freeze
 from unisono.recipe import Recipe, build_objective, load_recipe
 from unisono.table.batching import Assembler, SourceDropout
 from unisono.table.cache import TableCache
@@ -162,6 +162,7 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
     if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
+    freeze(network, settings.freeze)
     objective = build_objective(recipe)
     assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(objective.drop_sources))
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
