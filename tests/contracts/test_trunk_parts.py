@@ -21,6 +21,7 @@ from tests.contracts.tokenising import same
 from tests.tokens import FRAME, rich_meta
 from unisono.core.tokens import Meta
 from unisono.nn.part import Flow
+from unisono.nn.read import Read
 from unisono.nn.scope import Partition, relate
 from unisono.nn.share import sharings
 from unisono.nn.trunk import Trunk
@@ -101,8 +102,8 @@ def test_every_parameter_gets_gradient(part: Part) -> None:
     trunk, (values, meta) = part.build().train(), batch(part)
     wild = rich_meta(shuffle=1)
     for v, m in ((values, meta), (torch.randn_like(values), wild)):
-        out = run(trunk, v, m)
-        (out * torch.randn_like(out)).sum().backward()
+        reads = trunk.run(v, trunk.plan(m)).flow.reads
+        sum((out * torch.randn_like(out)).sum() for out in reads.values()).backward()
     without = {n for n, p in trunk.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)}
     unexplained = {n for n in without if not _explained(part, n)}
     assert unexplained == set()
@@ -116,11 +117,11 @@ def _explained(part: Part, name: str) -> bool:
 
 
 class _Layers(nn.Module):
-    """A trunk without its read, in float64 throughout."""
+    """A trunk without its reads, in float64 throughout."""
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
-        self.steps = nn.ModuleList(list(trunk.steps)[:-1])
+        self.steps = nn.ModuleList(step for step in trunk.steps if not isinstance(step, Read))
 
     def forward(self, x: torch.Tensor, needs: list[Any]) -> torch.Tensor:
         flow = Flow()
@@ -134,7 +135,7 @@ def test_float64_gradcheck(part: Part) -> None:
     trunk = part.build()
     small = torch.tensor([0, 1, 6, 7, 17, 18, 41, 42, 43])
     plan = trunk.plan(rich_meta().select(small))
-    module, needs = _Layers(trunk), list(plan.steps[:-1])
+    module, needs = _Layers(trunk), [need for step, need in zip(trunk.steps, plan.steps, strict=True) if not isinstance(step, Read)]
     values = torch.randn(len(small), part.width, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     names, weights = zip(*((n, p.detach().clone().requires_grad_()) for n, p in module.named_parameters()), strict=True)
 
