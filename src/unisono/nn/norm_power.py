@@ -31,9 +31,9 @@ def group_scaled(x_TD: Tensor, groups: int, eps: float) -> Tensor:
 class PowerNorm(ByModality):
     """``y = x / sqrt(psi2 + eps) * g + b`` with a running mean ``psi2`` of ``x^2`` for each channel and modality; nothing is centred.
 
-    ``psi2 <- a psi2 + (1 - a) mean(x^2)`` after its use. Backward, with the gradient ``h`` of ``z = x / psi``: ``dx = (h - nu z) / psi`` and
-    then ``nu <- nu (1 - (1 - a) mean(z^2)) + (1 - a) mean(h z)``. The first batches of a modality use their own statistics and exact gradient;
-    ``psi2`` is their plain mean. Each token's groups of channels are brought to unit root mean square beforehand.
+    ``psi2 <- a psi2 + (1 - a) mean(x^2)`` after its use. Backward, with the gradient ``h`` of ``z = x / psi``: ``dx = (h - nu z) / psi``
+    and then ``nu <- nu (1 - (1 - a) mean(z^2)) + (1 - a) mean(h z)``. The first batches of a modality use their own statistics and exact
+    gradient; ``psi2`` is their plain mean. Each token's groups of channels are brought to unit root mean square beforehand.
 
     Args:
         width: D, a multiple of ``groups``.

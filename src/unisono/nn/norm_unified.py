@@ -58,9 +58,9 @@ class UnifiedNorm(ByModality):
     """``y = x / sqrt(s2 + eps) * g + b``: in training ``s2`` is the geometric mean of a channel's last W second moments, later a fixed one.
 
     Backward, with the gradient ``h`` of ``z = x / s``: ``dx = (r h - nu z) / s``, where ``nu`` is the mean of ``mean(r h z)`` over the
-    last W batches and ``r = sqrt(s2 + eps) / sqrt(running + eps)``, within [1/5, 5], corrects for evaluation's scale. A batch that ``outlier``
-    finds, and every one before the window is full and the warm-up over, is normalised by its own moments with its own exact gradient; an
-    outlier enters neither window nor running moments. All of it for each modality by itself.
+    last W batches and ``r = sqrt(s2 + eps) / sqrt(running + eps)``, within [1/5, 5], corrects for evaluation's scale. A batch that
+    ``outlier`` finds, and every one before the window is full and the warm-up over, is normalised by its own moments with its own exact
+    gradient; an outlier enters neither window nor running moments. All of it for each modality by itself.
 
     ``fixed`` gives what folds into the next linear map in evaluation.
 
