@@ -64,14 +64,6 @@ class Recentred(nn.Module):
         return recentred(weight)
 
 
-class LastAxisRecentred(nn.Module):
-    """The mean over the last axis taken off, as a parametrisation."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Take the mean off."""
-        return values - values.mean(-1, keepdim=True)
-
-
 # --- steps at both ends --------------------------------------------------------------------------------------------------------------
 
 
@@ -128,20 +120,22 @@ def to_rms(trunk: Trunk, form: Literal["rms", "compressed"] = "rms", *, training
     made = copy.deepcopy(trunk)
     steps = [s for s in made.steps if isinstance(s, Step)]
     work = _Short() if form == "compressed" else _Centred(training)
+    whole: list[tuple[str, Step]] = [("centre", Centre(short=form == "compressed"))]
     for name, step in zip(made.names, steps, strict=True):
+        more: list[tuple[str, Step]] = []
         if isinstance(step, Layer):
             _check_layer(step, name, training)
             work.layer(step, name)
         elif isinstance(step, Bottleneck):
             work.inserted(step)
+            more = [(f"{name}.centre", Centre(short=False))] if training else []
         elif isinstance(step, Read) and step is steps[-1]:
             step.norm = work.last(_each(step.norm, f"{name}: the read", LayerNorm))
+            whole += [("complete", Complete())] if form == "compressed" else []
         elif not isinstance(step, Save):
             raise ConfigError(f"{name}: a step {type(step).__name__} may shift the mean of tokens, so that layer norm is no RMS norm")
-    ends: list[Step] = [Complete()] if form == "compressed" else []
-    whole = [Centre(short=form == "compressed"), *steps[:-1], *ends, steps[-1]]
-    names = ["centre", *made.names[:-1], *["complete"] * len(ends), made.names[-1]]
-    return Trunk(steps=whole, names=names, frame=made.frame, sorts_by=made.sorts_by)
+        whole += [(name, step), *more]
+    return Trunk(steps=[s for _, s in whole], names=[n for n, _ in whole], frame=made.frame, sorts_by=made.sorts_by)
 
 
 def _each(part: nn.Module, what: str, *kinds: type[nn.Module]) -> Any:
@@ -199,16 +193,15 @@ def _outputs(layer: Layer) -> Iterator[tuple[Linear, Residual]]:
 
 def _unshared(layer: Layer) -> None:
     """Give a layer weights of its own, and fold the branches' learned scales into their last maps."""
-    layer.mixer, layer.ffn, layer.norms, layer.ffn_norms = (
-        copy.deepcopy(p) for p in (layer.mixer, layer.ffn, layer.norms, layer.ffn_norms)
-    )
+    layer.mixer, layer.ffn = copy.deepcopy(layer.mixer), copy.deepcopy(layer.ffn)
+    layer.norms, layer.ffn_norms = copy.deepcopy(layer.norms), copy.deepcopy(layer.ffn_norms)
     with torch.no_grad():
         for linear, rule in _outputs(layer):
             if rule.scale is not None:
                 linear.weight.mul_(rule.scale.unsqueeze(1))
                 linear.bias.mul_(rule.scale)
-    for second in layer.residuals:
-        second.register_parameter("scale", None)
+    for joined in layer.residuals:
+        joined.scale = None  # type: ignore[assignment]
 
 
 class _Centred:
@@ -240,10 +233,8 @@ class _Centred:
             linear.bias.copy_(recentred(linear.bias))
 
     def inserted(self, step: Bottleneck) -> None:
-        """Centre learned tokens."""
-        if self.training:
-            parametrize.register_parametrization(step, "values", LastAxisRecentred())
-        else:
+        """Centre learned tokens, unless a step behind does."""
+        if not self.training:
             with torch.no_grad():
                 step.values.copy_(recentred(step.values.T).T)
 
