@@ -13,7 +13,7 @@ from unisono.core.registry import Count, Index, Probability, Registry, Traits
 from unisono.core.relation import Blocks, Edges, Relation
 from unisono.nn.bias import Bias, BiasPlan
 from unisono.nn.dropout import Dropout
-from unisono.nn.ffn import silent
+from unisono.nn.ffn import SubNorm, silent
 from unisono.nn.part import Frame, Known
 from unisono.nn.rotary import Rotary, rotate
 from unisono.nn.share import Linear, Sharing
@@ -50,12 +50,13 @@ mixers: Registry[Mixer] = Registry("mixer", Mixer, package="unisono.nn", runtime
 
 
 class AttentionPlan(NamedTuple):
-    """What attention needs of a batch: of its projections, its turned axes and its biases."""
+    """What attention needs of a batch: of its projections, its turned axes, its biases and its inner norm."""
 
     project: Any
     out: Any
     angles: Any
     bias: BiasPlan | None
+    sub_norm: Any = None
 
 
 @mixers.register("attention", source="arXiv:1706.03762")
@@ -72,11 +73,12 @@ class Attention(Mixer):
         rotary: turns queries and keys by their place on up to so many axes (arXiv:2104.09864); 0 for not.
         qk_norm: whether queries and keys are normalised in each head (arXiv:2302.05442).
         bias: of the scores, from relative places.
+        sub_norm: whether what the heads give is layer-normalised ahead of ``W_o`` (arXiv:2210.06423).
     """
 
     def __init__(
         self, *, width: int, sharing: Sharing, frame: Frame, heads: Count = 4, dropout: Probability = 0.0, kv_heads: Index = 0,
-        rotary: Index = 0, qk_norm: bool = False, bias: Bias | None = None,
+        rotary: Index = 0, qk_norm: bool = False, bias: Bias | None = None, sub_norm: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         few = kv_heads or heads
@@ -88,6 +90,7 @@ class Attention(Mixer):
         self.rotary = Rotary(axes=rotary, size=self.size) if rotary else None
         self.project = sharing.wrap(lambda: Linear(width, (heads + 2 * few) * self.size), frame, "mixer.project")
         self.out = sharing.wrap(lambda: silent(Linear(width, width)), frame, "mixer.out")
+        self.sub_norm = sharing.wrap(lambda: SubNorm(width=width), frame, "mixer.sub_norm") if sub_norm else None
         self.scales = nn.Parameter(torch.ones(2, self.size)) if qk_norm else None
         self.bias = None if bias is None else bias.made(heads)
         self.dropout = Dropout(dropout)
@@ -98,7 +101,8 @@ class Attention(Mixer):
         bias = None
         if self.bias is not None and isinstance(relation, Blocks):
             bias = known.once(("bias", scope, self.bias.plan_key()), lambda: self.bias.plan(known.meta, relation))  # type: ignore[union-attr]
-        return AttentionPlan(known.part(self.project), known.part(self.out), angles, bias)
+        inner = None if self.sub_norm is None else known.part(self.sub_norm)
+        return AttentionPlan(known.part(self.project), known.part(self.out), angles, bias, inner)
 
     def forward(self, x_TD: Tensor, relation: Relation, plan: AttentionPlan) -> Tensor:
         """Mix (T, D) within the relation."""
@@ -106,6 +110,8 @@ class Attention(Mixer):
         if plan.angles is not None or self.scales is not None:
             qkv = self._prepared(qkv, plan)
         mixed = self._along(qkv, relation) if isinstance(relation, Edges) else gather_back(self._within(qkv, relation, plan), relation)
+        if self.sub_norm is not None:
+            mixed = self.sub_norm(mixed, plan.sub_norm)
         result: Tensor = self.dropout(self.out(mixed, plan.out))
         return result
 

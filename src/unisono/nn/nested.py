@@ -16,6 +16,7 @@ from unisono.core.errors import ConfigError, UserError
 from unisono.core.registry import Positive
 from unisono.core.tokens import Meta
 from unisono.nn.ffn import MLP, FeedForward, GatedMLP
+from unisono.nn.norm import LayerNorm
 from unisono.nn.part import Flow, Frame, Part
 from unisono.nn.share import Linear, Make, Sharing, sharings
 
@@ -72,12 +73,15 @@ def cut(ffn: FeedForward, units: int) -> FeedForward:
     part = copy.deepcopy(ffn)
     rows = torch.arange(ffn.up.out_features).view(-1, ffn.inner)[:, :units].flatten()
     part.inner = units
+    if isinstance(ffn.sub_norm, LayerNorm) and isinstance(part.sub_norm, LayerNorm):
+        part.sub_norm.weight = nn.Parameter(ffn.sub_norm.weight[:units].detach().clone())
+        part.sub_norm.bias = nn.Parameter(ffn.sub_norm.bias[:units].detach().clone())
     part.up, part.down = _linear(ffn.up.weight[rows], ffn.up.bias[rows]), _linear(ffn.down.weight[:, :units], ffn.down.bias)
     return part
 
 
 def _linear(weight: Tensor, bias: Tensor) -> Linear:
-    part = Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+    part = nn.utils.skip_init(Linear, weight.shape[1], weight.shape[0])
     part.weight, part.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
     return part
 
