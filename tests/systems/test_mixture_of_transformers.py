@@ -26,13 +26,12 @@ def test_a_token_uses_its_modalitys_copies_for_everything_but_the_keys_it_sees()
     mixed, (values, meta) = trunk_of(NAME, changes={"trunk": [{"repeat": 1}, {"read": "mean"}]}), tokens(of_modalities(1, 2))
     layer = mixed.steps[0]
     mine = (meta.sample == 0).nonzero().squeeze(1)
-    qkv = torch.stack(
-        [layer.mixer.project.parts[m](layer.norms[0].parts[m](v)) for v, m in zip(values[mine], meta.modality[mine].tolist())]
-    )  # type: ignore[union-attr, index, arg-type, misc, attr-defined]
+    kinds = meta.modality[mine].tolist()
+    qkv = torch.stack([layer.mixer.project.parts[m](layer.norms[0].parts[m](v)) for v, m in zip(values[mine], kinds, strict=True)])  # type: ignore[union-attr, index]
     q, k, v = (x.view(len(mine), 4, 4) for x in qkv.chunk(3, 1))
     mixed_by_hand = torch.stack([torch.softmax(q[:, h] @ k[:, h].T / 2, 1) @ v[:, h] for h in range(4)], 1).flatten(1)
     wanted = []
-    for x, y, m in zip(values[mine], mixed_by_hand, meta.modality[mine].tolist(), strict=True):
+    for x, y, m in zip(values[mine], mixed_by_hand, kinds, strict=True):
         z = x + layer.mixer.out.parts[m](y)  # type: ignore[union-attr, index]
         wanted.append(z + layer.ffn.parts[m](layer.ffn_norms[0].parts[m](z)))  # type: ignore[union-attr, index, operator]
     torch.testing.assert_close(after(mixed, values, meta)[mine], torch.stack(wanted), rtol=0, atol=1e-12)

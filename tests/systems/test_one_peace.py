@@ -59,7 +59,7 @@ def test_rows_of_one_modality_give_the_others_feed_forwards_no_gradient() -> Non
 
 def test_the_layer_is_the_papers() -> None:
     """Shared attention with a norm ahead of its output, GeGLU with a norm ahead of its output, a factor for each channel."""
-    steps = [{"repeat": 1, "mixer": "attention(heads=1, sub_norm=true)"}, {"read": "mean"}]
+    steps = [{"repeat": 1, "mixer": "subnorm_attention(heads=1)"}, {"read": "mean"}]
     trunk, (values, meta) = trunk_of(NAME, changes={"trunk": steps}), tokens(of_modalities(1))
     layer = trunk.steps[0]
     x = values[meta.sample == 0]

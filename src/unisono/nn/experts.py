@@ -100,7 +100,7 @@ def best(score_TE: Tensor, group_T: Tensor, most_G: Tensor) -> Tensor:
 
 
 def balance_loss(prob_TE: Tensor, chosen_TE: Tensor) -> Tensor:
-    """``E sum_e f_e p_e``: f the share of choices that fell on an expert, p its mean probability; 1 when balanced (arXiv:2101.03961, eq. 4)."""
+    """``E sum_e f_e p_e``, 1 when balanced: f the share of choices that fell on an expert, p its mean probability (arXiv:2101.03961)."""
     share = chosen_TE.to(prob_TE.dtype).sum(0) / chosen_TE.sum().clamp_min(1)
     return prob_TE.shape[1] * (share * prob_TE.mean(0)).sum()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def cut(ffn: FeedForward, units: int) -> FeedForward:
 
 
 def _linear(weight: Tensor, bias: Tensor) -> Linear:
-    part = nn.utils.skip_init(Linear, weight.shape[1], weight.shape[0])
+    part = Linear(weight.shape[1], weight.shape[0], device="meta")  # no random number is spent on what is overwritten
     part.weight, part.bias = nn.Parameter(weight.detach().clone()), nn.Parameter(bias.detach().clone())
     return part
 
@@ -138,7 +139,7 @@ class ShareNested(Sharing):
     roles = ("ffn",)
 
     def __init__(self, *, widths: Sequence[Positive] = (0.125, 0.25, 0.5, 1.0)) -> None:
-        if not widths or widths[-1] != 1 or any(b <= a for a, b in zip(widths, widths[1:], strict=False)):
+        if not widths or widths[-1] != 1 or any(b <= a for a, b in pairwise(widths)):
             raise ConfigError(f"nested: widths={list(widths)} has to ascend up to 1, for example [0.25, 0.5, 1]")
         self.widths = tuple(widths)
 

@@ -133,9 +133,7 @@ def _known(names: Names, by: By) -> tuple[str, ...]:
 @sharings.register(
     "skills",
     source="arXiv:2205.06126",
-    traits=Traits(
-        exempt={"gradient": "the block of a skill that no token of a batch has, that of inserted tokens among them, is untouched"}
-    ),
+    traits=Traits(exempt={"gradient": "the block of a skill that no token has, inserted ones among them, is left untouched"}),
 )
 class ShareSkills(Sharing):
     """A feed-forward block for each skill; a token uses the blocks that are declared for it, and their outputs are averaged.
