@@ -1,13 +1,15 @@
 """ONE-PEACE (arXiv:2305.11172; recipe ``one-peace``).
 
 Claim: with attention shared and a feed-forward for each modality, another modality is added by an adapter and a feed-forward, the rest
-frozen; denoising contrast beside the contrast of modalities betters what each modality is read as. Exact (``tests/systems/test_one_peace.py``):
-another modality changes no bit of the earlier ones; rows of one modality give the others' feed-forwards no gradient; a layer is the
-paper's. Waiting: both contrasts as a recipe's objective, and adding a column to a fitted model; here they are loops around the trunk.
+frozen; denoising contrast beside the contrast of modalities betters what each modality is read as. Exact
+(``tests/systems/test_one_peace.py``): another modality changes no bit of the earlier ones; rows of one modality give the others'
+feed-forwards no gradient; a layer is the paper's. Waiting: both contrasts as a recipe's objective, and adding a column to a fitted model;
+here they are loops around the trunk.
 
 Written digits and their names with wrong letters, 200 pairs, are aligned by contrast; in ours, denoising contrast adds half-hidden
-pictures of all 1000: a hidden patch has to match what the whole picture says of it among those of other patches. Then spoken digits learn to match
-names, all but their own adapter and feed-forwards frozen. Retrieval is right if the first picture that a sound finds is of its digit.
+pictures of all 1000: a hidden patch has to match what the whole picture says of it among those of other patches. Then spoken digits learn
+to match names, all but their own adapter and feed-forwards frozen. Retrieval is right if the first picture that a sound finds is of its
+digit.
 """
 
 from __future__ import annotations
