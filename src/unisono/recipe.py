@@ -17,6 +17,8 @@ from unisono.core.words import as_word
 #: The keys a recipe of a model may have.
 KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "trunk", "objective", "tasks", "train", "steps")
 _MAX_BYTES = 1 << 20
+#: What a layer's sharing may be given for.
+_ROLES = {"norm", "mixer", "ffn"}
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ def _derive(base: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> d
 def _merge_into(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         old = base.get(key)
+        if key == "sharing" and _by_role(value) and not _by_role(old):
+            old = None
         if isinstance(value, Mapping) and isinstance(old, str) and "type" not in value:
             word = as_word(old, key)
             if not word.positional:
@@ -154,6 +158,11 @@ def _merge_into(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
             _merge_into(old, value)
         else:
             base[key] = _plain(value)
+
+
+def _by_role(value: Any) -> bool:
+    """Whether a sharing is given for each role, as a mapping that is no sentence by itself."""
+    return isinstance(value, Mapping) and set(value) <= _ROLES
 
 
 def _dotted(change: str) -> dict[str, Any]:

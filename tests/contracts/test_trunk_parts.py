@@ -20,6 +20,7 @@ from tests.contracts.parts import MODALITIES, ROLES, SAMPLES, SENTENCES, WIDTH, 
 from tests.contracts.tokenising import same
 from tests.tokens import FRAME, rich_meta
 from unisono.core.tokens import Meta
+from unisono.core.words import as_word
 from unisono.nn.part import Flow
 from unisono.nn.read import Read
 from unisono.nn.scope import Partition, relate
@@ -110,10 +111,24 @@ def test_every_parameter_gets_gradient(part: Part) -> None:
 
 
 def _explained(part: Part, name: str) -> bool:
-    """Whether the sharing says that it leaves weights untouched, and these are the ones of tokens that the trunk does not have."""
-    sharing = sharings.get(str(dict(part.defaults).get("sharing", "all")))
+    """Whether a sharing says that it leaves weights untouched, and these are the ones of tokens that the trunk does not have."""
     inserts = any("insert" in s for s in part.steps)
-    return "gradient" in sharing.traits.exempt and not inserts and f"parts.{MODALITIES}." in name
+    words = {name for spec in _sharings(part) for name in _words(spec)}
+    explains = any("gradient" in sharings.get(word).traits.exempt for word in words)
+    return explains and not inserts and f"parts.{MODALITIES}." in name
+
+
+def _sharings(part: Part) -> list[Any]:
+    """Every sentence about sharing in a trunk."""
+    found = [given["sharing"] for given in (dict(part.defaults), *part.steps) if "sharing" in given]
+    plain = [list(spec.values()) if isinstance(spec, dict) and "type" not in spec else [spec] for spec in found]
+    return [spec for specs in plain for spec in specs]
+
+
+def _words(spec: Any) -> list[str]:
+    """A sentence's word, and that of the sharing within it."""
+    word = as_word(spec, "here")
+    return [word.name, *([] if "of" not in word.named else _words(word.named["of"]))]
 
 
 class _Layers(nn.Module):

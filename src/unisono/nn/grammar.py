@@ -60,7 +60,7 @@ def build_trunk(
     unknown = [key for key in defaults if key not in LAYER_KEYS]
     if unknown:
         raise ConfigError(f"{where}.defaults.{unknown[0]} is unknown{nearest(unknown[0], LAYER_KEYS)}")
-    frame = replace(frame or Frame(), num_modalities=num_modalities + 1)
+    frame = replace(frame or Frame(), num_modalities=num_modalities + 1, width=width)
     levels, layers = _counts(given, len(frame.names.sources))
     frame = replace(frame, num_levels=levels, num_layers=max(layers, 1))
     if _forks_by_task(given):
