@@ -126,10 +126,10 @@ class Taps(Part):
 class Convolution(Mixer):
     """Convolution on the tokens' own grid: ``y_p = sum_d W_d x_{p+d} + b`` over offsets d of up to ``size // 2`` along each axis.
 
-    A neighbour that is absent, of another cell, item or level, or not seen by the scope contributes nothing: zero padding. The kernel's axes
-    are the last ones of a token's grid: with two, the frames of a clip are convolved one by one; with three, a picture is a clip of one
-    frame. Tokens without a grid get the centre tap alone, which every token has, seen by the scope or not. With ``scope: causal(place)`` the
-    convolution is causal. Over a plain rectangle it is ``torch.nn.functional.conv1d``, ``conv2d`` or ``conv3d``.
+    A neighbour that is absent, of another cell, item or level, or not seen by the scope contributes nothing: zero padding. The kernel's
+    axes are the last ones of a token's grid: with two, the frames of a clip are convolved one by one; with three, a picture is a clip of
+    one frame. Tokens without a grid get the centre tap alone, which every token has, seen by the scope or not. With ``scope:
+    causal(place)`` the convolution is causal. Over a plain rectangle it is ``torch.nn.functional.conv1d``, ``conv2d`` or ``conv3d``.
 
     Args:
         width: D.
