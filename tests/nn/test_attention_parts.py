@@ -1,4 +1,4 @@
-"""What attention is made of, against loops: relative biases, rotary places, grouped queries, normalised queries and keys, pooled keys."""
+"""What attention is made of, against loops: relative biases, rotary places, grouped queries, normalised queries and keys."""
 
 from __future__ import annotations
 

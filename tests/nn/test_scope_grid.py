@@ -22,9 +22,7 @@ Sides = Sequence[tuple[int, ...]]
 #: The axes of a grid by how many it has, as the modalities of ``FRAME`` name them.
 AXES = {1: ("time",), 2: ("row", "column"), 3: ("time", "row", "column")}
 
-sides = st.one_of(
-    st.tuples(st.integers(1, 7)), st.tuples(st.integers(1, 5), st.integers(1, 5)), st.tuples(*[st.integers(1, 3)] * 3)
-)
+sides = st.one_of(st.tuples(st.integers(1, 7)), st.tuples(st.integers(1, 5), st.integers(1, 5)), st.tuples(*[st.integers(1, 3)] * 3))
 grids = st.lists(sides, min_size=1, max_size=3)
 
 

@@ -22,7 +22,7 @@ from unisono.core.schema import Column
 from unisono.modalities import pixels
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.nn.position import Position
-from unisono.nn.stem import ConvStem, LinearStem, halvings
+from unisono.nn.stem import ConvStem, LinearStem, ScalesStem, halvings
 
 #: Suffixes by which a text column is taken for paths of pictures.
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"})
@@ -264,7 +264,7 @@ class Patches(Tokeniser):
     Args:
         size: the longest side in pixels; smaller pictures keep their size.
         grid: at most so many tokens along a side.
-        stem: ``conv`` or ``linear``.
+        stem: ``conv``, ``linear``, or ``scales`` for linear maps of patches of four sizes around each token (arXiv:2108.00154).
         base: channels of the first stage of the convolutional stem.
         depth: residual blocks a stage.
         augment: strength of the random shifts, scales, rotations, contrast and erasing in training; 0 for none.
@@ -278,7 +278,7 @@ class Patches(Tokeniser):
         *,
         size: Count = 64,
         grid: Count = 4,
-        stem: Literal["conv", "linear"] = "conv",
+        stem: Literal["conv", "linear", "scales"] = "conv",
         base: Count = 32,
         depth: Count = 1,
         augment: NonNegative = 1.0,
@@ -333,7 +333,7 @@ class Patches(Tokeniser):
         if self.stem == "conv":
             stem = ConvStem(channels, width, halvings=steps, base=self.base, depth=self.depth)
         else:
-            stem = LinearStem(channels, width, halvings=steps)
+            stem = (LinearStem if self.stem == "linear" else ScalesStem)(channels, width, halvings=steps)
         return PictureTokens(stem, found["mean"], found["std"], width)
 
 
