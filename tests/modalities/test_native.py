@@ -52,8 +52,8 @@ def test_patches_are_the_picture_cut_up() -> None:
         np.testing.assert_allclose(patch.numpy(), expected.reshape(-1), atol=1e-5)
 
 
-@pytest.mark.parametrize("position", [True, False])
-def test_a_still_is_a_video_of_one_frame(position: bool) -> None:
+@pytest.mark.parametrize("position", ["place", "step", "none"])
+def test_a_still_is_a_video_of_one_frame(position: Any) -> None:
     tokeniser, stills = Native(side=8, augment=0.0, position=position), pictures()
     clips = [Clip(p[None], np.zeros(1, np.float32)) for p in stills]
     still, clip = fitted(tokeniser, "image", stills), fitted(tokeniser, "video", clips)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -56,24 +56,19 @@ class Native(Tokeniser):
         side: pixels along a side of a patch.
         most: patches of a picture, or of a frame, at most.
         frames: evenly spaced frames kept of a video.
-        position: whether Fourier features of the place are added; rotary attention needs none.
         augment: strength of the random shifts, scales, rotations, contrast and erasing in training; 0 for none.
         flips: mirror left and right in training.
+        position: of what Fourier features are added: the ``place``, the ``step`` of a video alone, or ``none`` where attention itself turns
+            by the place.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset({"image", "video"})
     fit_cells: ClassVar[int | None] = 2048
 
     def __init__(
-        self,
-        *,
-        side: Count = 8,
-        most: Count = 64,
-        frames: Count = 4,
-        position: bool = True,
-        augment: NonNegative = 1.0,
-        flips: bool = False,
-    ) -> None:
+        self, *, side: Count = 8, most: Count = 64, frames: Count = 4, augment: NonNegative = 1.0, flips: bool = False,
+        position: Literal["place", "step", "none"] = "place",
+    ) -> None:  # fmt: skip
         self.side, self.most, self.frames, self.position = side, most, frames, position
         self.augment, self.flips = augment, flips
 
@@ -144,24 +139,25 @@ class Native(Tokeniser):
 
 
 class PatchTokens(nn.Module):
-    """``norm(W patch + b) + position(step, row, column)``, the last left out where there is none.
+    """``norm(W patch + b) + position``, a still lying at step 0.
 
     Args:
         size: numbers of a patch.
         width: D.
-        position: whether there is a position.
+        position: ``place``, ``step`` or ``none``.
     """
 
-    def __init__(self, size: int, width: int, *, position: bool) -> None:
+    def __init__(self, size: int, width: int, *, position: str) -> None:
         super().__init__()
         self.linear, self.norm = nn.Linear(size, width), nn.LayerNorm(width)
-        self.position = Position(3, width, gain=0.3) if position else None
+        self.axes = {"place": 3, "step": 1, "none": 0}[position]
+        self.position = Position(self.axes, width, gain=0.3) if self.axes else None
 
     def forward(self, packed: Packed) -> Tensor:
         """(T, D) in the order of the pack."""
         values: Tensor = self.norm(self.linear(packed.inputs["patches"]))
         if self.position is None:
             return values
-        place = torch.from_numpy(np.maximum(aligned(packed.place.cpu().numpy()), [0, -1, -1]))
+        place = torch.from_numpy(np.maximum(aligned(packed.place.cpu().numpy()), [0, -1, -1])[:, : self.axes])
         where: Tensor = self.position(place.to(values.device))
         return values + where
