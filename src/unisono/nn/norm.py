@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,44 @@ from unisono.nn.part import Part
 # T tokens, D width
 
 
+class Fixed(NamedTuple):
+    """A norm that in evaluation is the same affine map of every token: ``y = scale * x + shift``.
+
+    Attributes:
+        scale: (D,).
+        shift: (D,).
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+
+class Parted(NamedTuple):
+    """A norm as ``scale * n(x) + shift`` with ``n(x) = c / sqrt(mean(c^2) + eps)``.
+
+    Attributes:
+        centre: whether ``c = x - mean(x)``, else ``c = x``.
+        eps: added to the mean square.
+        scale: (D,).
+        shift: (D,), or None for zeros.
+    """
+
+    centre: bool
+    eps: float
+    scale: Tensor
+    shift: Tensor | None
+
+
 class Norm(Part):
     """Rescales tokens: ``forward((T, D), plan) -> (T, D)``."""
+
+    def fixed(self) -> Fixed | None:
+        """The affine map that the norm is in evaluation, whatever the tokens; None where it looks at them."""
+        return None
+
+    def parted(self) -> Parted | None:
+        """The norm's scale and shift apart from its standardisation; None where it has none or is of another form."""
+        return None
 
 
 norms: Registry[Norm] = Registry("norm", Norm, package="unisono.nn", runtime=("width", "frame"))
@@ -39,6 +75,10 @@ class LayerNorm(Norm):
         """Normalise (T, D)."""
         return nn.functional.layer_norm(x_TD, self.weight.shape, self.weight, self.bias, self.eps)
 
+    def parted(self) -> Parted:
+        """Centred, with the weight and the bias."""
+        return Parted(True, self.eps, self.weight, self.bias)
+
 
 @norms.register("rms", source="arXiv:1910.07467")
 class RMSNorm(Norm):
@@ -57,6 +97,10 @@ class RMSNorm(Norm):
     def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
         """Normalise (T, D)."""
         return nn.functional.rms_norm(x_TD, self.weight.shape, self.weight, self.eps)
+
+    def parted(self) -> Parted:
+        """Not centred, with the weight."""
+        return Parted(False, self.eps, self.weight, None)
 
 
 @norms.register("none", traits=Traits(exempt={"source": "no norm at all"}))
