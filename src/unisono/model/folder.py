@@ -65,6 +65,7 @@ def schema_to_json(schema: Schema) -> dict[str, Any]:
         "sources": list(schema.sources),
         "key": schema.key,
         "left_out": dict(schema.left_out),
+        "roles": dict(schema.roles),
     }
 
 
@@ -178,11 +179,13 @@ def _schema(content: Mapping[str, Any], folder: Path) -> Schema:
     try:
         columns = tuple(Column(**_known(c, Column)) for c in content["columns"])
         targets = tuple(Target(**_known(t, Target)) for t in content["targets"])
-        schema = Schema(columns, targets, content.get("key"), content.get("left_out") or {})
+        schema = Schema(columns, targets, content.get("key"), content.get("left_out") or {}, content.get("roles") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / SCHEMA}: malformed ({error})") from None
     if not isinstance(content.get("left_out") or {}, dict) or not isinstance(content.get("key"), str | None):
         raise ModelFolderError(f"{folder / SCHEMA}: malformed ('left_out' is an object, 'key' a name)")
+    if not isinstance(schema.roles, dict) or not all(isinstance(name, str) for name in schema.roles.values()):
+        raise ModelFolderError(f"{folder / SCHEMA}: malformed ('roles' is an object of column names)")
     for target in targets:
         if not all(isinstance(part, kind) for part, kind in ((target.name, str), (target.task, str), (target.statistics, dict))):
             raise ModelFolderError(f"{folder / SCHEMA}: target {target.name!r} is malformed")

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from unisono.core.draw import Draw
+from unisono.core.memory import shared_heap
 from unisono.core.schema import Schema
 from unisono.model.scoring import batches_of, score
 from unisono.network import Network
@@ -106,7 +107,11 @@ class TrainingRows:
         parts = [np.array_split(rows, world)[rank] for rows in np.array_split(order, self.batches_per_epoch(batch_rows))[skip:]]
         if self.store.resident:
             return prefetch(self.batch(rows, epoch) for rows in parts)
-        return iter(DataLoader(_Epoch(self, parts, epoch), batch_size=None, num_workers=WORKERS, prefetch_factor=PREFETCHED))
+        return self._by_workers(_Epoch(self, parts, epoch))
+
+    def _by_workers(self, epoch: _Epoch) -> Iterator[Batch]:
+        with shared_heap():
+            yield from DataLoader(epoch, batch_size=None, num_workers=WORKERS, prefetch_factor=PREFETCHED)
 
     def batch(self, rows: NDArray[np.int64], epoch: int) -> Batch:
         """One training batch."""
