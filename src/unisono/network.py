@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unisono.compress.fold import FOLDS, Note, fold
+from unisono.compress.pack import pack_linears
 from unisono.core.errors import ConfigError, nearest
 from unisono.core.names import Names
 from unisono.core.registry import Count, check
@@ -21,6 +23,10 @@ from unisono.nn.part import Frame
 from unisono.recipe import Recipe
 from unisono.table.batching import Batch
 from unisono.tasks.base import Task, tasks
+
+#: The word for laying out weights in advance, and everything that ``Network.fold`` can do, in order.
+PACK = "pack"
+WORDS = (*FOLDS, PACK)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,22 @@ class Network(nn.Module):
         wide = [(g.name, g.tokeniser.wide(g.columns, sum(self.outputs))) for g in self.groups]
         self.wide_names = tuple(name for name, part in wide if part is not None)
         self.wide = nn.ModuleList(part for _, part in wide if part is not None)
+        self.folds: tuple[str, ...] = ()
+
+    def fold(self, word: str) -> list[Note]:
+        """Do one fold of ``FOLDS``, or ``pack`` the linear maps, in place; ``folds`` remembers it.
+
+        Raises:
+            ConfigError: there is no such fold.
+        """
+        self.eval()
+        if word == PACK:
+            count = pack_linears(self)
+            notes = [Note(word, "network", count > 0, f"{count} linear maps are laid out in advance, at every load again")]
+        else:
+            notes = fold(self.trunk, word)
+        self.folds += (word,)
+        return notes
 
     def tokens(self, batch: Batch) -> Tensor:
         """The batch's token values (T, D) in physical order."""

@@ -12,6 +12,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 import unisono.network  # noqa: F401 - brings in the registries that a model is made of
+import unisono.objectives.base  # noqa: F401
 import unisono.train.optimisers  # noqa: F401
 from unisono.core.errors import ConfigError
 from unisono.core.registry import Registry, all_registries, decode
