@@ -123,7 +123,12 @@ def _section(system: System, folder: Path, root: Path) -> list[str]:
     lines = [f"## {system.title}", ""]
     facts = [system.source, ", ".join(f"recipe [`{name}`](recipes.md#{name})" for name in system.recipes)]
     lines += ["; ".join(fact for fact in facts if fact), ""]
-    for label, text in (("Claim", system.claim), ("Exact", system.exact), ("Measured", system.setting), ("Waiting", system.waiting)):
+    for label, text in (
+        ("Claim", system.claim),
+        ("Exact", system.exact),
+        ("How it is measured", system.setting),
+        ("Waiting", system.waiting),
+    ):
         where = f" ({_tested(system, root)})" if label == "Exact" else ""
         lines += [f"**{label}**{where}: {text.replace('``', '`')}", ""] if text else []
     for row in system.rows:
@@ -159,7 +164,8 @@ def written(found: Sequence[System], folder: Path, root: Path) -> str:
             "something" if system.waiting else "nothing",
         )
         lines.append("| " + " | ".join(c.replace("|", "\\|") or "–" for c in shown) + " |")
-    lines += ["", f"{len(found)} systems are measured; {len(rest)} recipes have no measurement of their own.", ""]
+    measured = sum(any(latest(row, folder).runs for row in system.rows) for system in found)
+    lines += ["", f"{measured} of {len(found)} systems have results; {len(rest)} recipes have no measurement of their own.", ""]
     for system in found:
         lines += _section(system, folder, root)
     return "\n".join(lines).rstrip() + "\n"

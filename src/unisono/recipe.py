@@ -11,12 +11,14 @@ from typing import Any, TypeAlias
 import yaml
 
 from unisono.core.errors import ConfigError, nearest
-from unisono.core.registry import Probability, decode
+from unisono.core.registry import NonNegative, Probability, decode
 from unisono.core.words import Chain, Word, as_word
 
 #: The keys a recipe of a model may have.
 KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "trunk", "objective", "tasks", "train", "steps")
 _MAX_BYTES = 1 << 20
+#: What a layer's sharing may be given for.
+_ROLES = {"norm", "mixer", "ffn"}
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,8 @@ def _derive(base: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> d
 def _merge_into(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         old = base.get(key)
+        if key == "sharing" and _by_role(value) and not _by_role(old):
+            old = None
         if isinstance(value, Mapping) and isinstance(old, str) and "type" not in value:
             word = as_word(old, key)
             if not word.positional:
@@ -179,6 +183,11 @@ def _merge_into(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
             _merge_into(old, value)
         else:
             base[key] = _plain(value)
+
+
+def _by_role(value: Any) -> bool:
+    """Whether a sharing is given for each role, as a mapping that is no sentence by itself."""
+    return isinstance(value, Mapping) and set(value) <= _ROLES
 
 
 def _dotted(change: str) -> dict[str, Any]:
@@ -201,10 +210,11 @@ class Supervised:
 
     Args:
         drop_sources: probability that a training row shows only a random part of its sources.
+        reads: weight of the mean loss over what reads before the last say, each by the same heads (arXiv:2309.14118).
     """
 
-    def __init__(self, *, drop_sources: Probability = 0.3) -> None:
-        self.drop_sources = drop_sources
+    def __init__(self, *, drop_sources: Probability = 0.3, reads: NonNegative = 0.0) -> None:
+        self.drop_sources, self.reads = drop_sources, reads
 
 
 def build_objective(recipe: Recipe) -> Supervised:

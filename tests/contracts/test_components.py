@@ -12,6 +12,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 import unisono.network  # noqa: F401 - brings in the registries that a model is made of
+import unisono.objectives.base  # noqa: F401
 import unisono.train.optimisers  # noqa: F401
 from unisono.contracts.check import says_what_it_is
 from unisono.core.errors import ConfigError
