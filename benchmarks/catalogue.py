@@ -90,7 +90,7 @@ def systems(rows: Iterable[Row]) -> list[System]:
     return sorted(found, key=lambda s: s.title.lower())
 
 
-def unmeasured(found: Sequence[System]) -> list[System]:
+def unmeasured(found: Sequence[System], root: Path = ROOT) -> list[System]:
     """The recipes that no module of systems speaks of, and the test of each if there is one."""
     from unisono.recipe import load_recipe, recipe_names
 
@@ -100,7 +100,7 @@ def unmeasured(found: Sequence[System]) -> list[System]:
         if name in known:
             continue
         recipe, test = load_recipe(name), f"tests/systems/test_{name.replace('-', '_')}.py"
-        tests = (test,) if (ROOT / test).is_file() else ()
+        tests = (test,) if (root / test).is_file() else ()
         settings = recipe.settings
         result.append(System(name, str(settings.get("source", "")), (name,), str(settings.get("claim", "")), tests=tests))
     return result
@@ -153,7 +153,7 @@ def page(folder: Path = RESULTS, root: Path = ROOT) -> str:
 
 def written(found: Sequence[System], folder: Path, root: Path) -> str:
     """The page of some systems, and of the recipes that none of them speaks of."""
-    rest = unmeasured(found)
+    rest = unmeasured(found, root)
     lines = ["# Systems", "", _ABOUT, "", "| system | source | exact | effect | waits |", "| --- | --- | --- | --- | --- |"]
     for system in [*found, *rest]:
         shown = (

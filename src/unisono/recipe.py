@@ -12,7 +12,7 @@ import yaml
 
 from unisono.core.errors import ConfigError, nearest
 from unisono.core.registry import NonNegative, Probability, decode
-from unisono.core.words import Chain, Word, as_word
+from unisono.core.words import Chain, Word, as_setting, as_word
 
 #: The keys a recipe of a model may have.
 KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "trunk", "objective", "tasks", "train", "steps")
@@ -58,7 +58,8 @@ Given: TypeAlias = str | Mapping[str, Any]
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Word | Chain):
-        return str(value)
+        setting = as_setting(value)
+        return setting if isinstance(setting, str) else _plain(setting)
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

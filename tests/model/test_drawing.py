@@ -74,6 +74,21 @@ def test_the_stages_are_the_trunks_own_steps() -> None:
     assert recall.seen.all()
 
 
+def test_steps_of_each_source_and_scopes_in_turns_are_written_out() -> None:
+    steps: list[dict[str, Any]] = [
+        {"name": "own", "each": [{"on": "each", "scope": "source"}]},
+        {"insert": "bottleneck(1)"},
+        {"each": [{"scope": "cross(inserted <- each, if_any=true)"}]},
+        {"repeat": 4, "scope": ["cell", "source"]},
+        {"read": "mean"},
+    ]
+    found = stages(steps)
+    assert [(s.name, s.within) for s in found[:5]] == [("own", (f"only {name}",)) for name in NAMES.sources]
+    assert [s.title for s in found[6:11]] == [f"cross(inserted <- source({k}), if_any=true)" for k in range(5)]
+    assert [s.title for s in found[11:15]] == ["cell", "source"] * 2
+    assert [s.times for s in stretches(found)][-2:] == [2, 1]
+
+
 def test_relations_are_told_as_they_are() -> None:
     early = told([{"scope": "sample"}, {"read": "mean"}])
     assert [(len(g.tokens), g.whole) for g in early.groups] == [(34, True)]
