@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.compress.trunks import DEFAULTS, STEPS, WIDTH, Running, answer, trunk_of, with_running
+from tests.compress.trunks import DEFAULTS, STEPS, WIDTH, Running, RunningByModality, answer, trunk_of, with_running
 from tests.contracts.parts import Part, parts
 from unisono.compress.branch import branches
 from unisono.compress.fold import FOLDS, Note, fold, ordered
 from unisono.core.errors import ConfigError
-from unisono.nn.convert import Standard
+from unisono.nn.affine import Standard
 from unisono.nn.ffn import MLP, OneMap
 from unisono.nn.norm import LayerNorm, NoNorm, norms
 from unisono.nn.residual import residuals
@@ -53,12 +53,14 @@ def test_every_registered_part_answers_the_same(part: Part) -> None:
 
 @pytest.mark.parametrize("sharing", SHARINGS)
 @pytest.mark.parametrize("rule", residuals.entries)
-@pytest.mark.parametrize("norm", [*norms.entries, "running"])
+@pytest.mark.parametrize("norm", [*norms.entries, "running", "running by modality"])
 def test_every_norm_rule_and_sharing(norm: str, rule: str, sharing: str) -> None:
     steps = FORK if sharing == "task" else STEPS
     given = {"sharing": SHARINGS[sharing], "residual": {"type": rule, "layerscale": 0.5, "gain": 0.7}}
-    trunk = trunk_of(steps, norm="layer" if norm == "running" else norm, **given)
-    folded(with_running(trunk) if norm == "running" else trunk)
+    trunk = trunk_of(steps, norm=norm if norm in norms.entries else "layer", **given)
+    if norm not in norms.entries:
+        with_running(trunk, Running if norm == "running" else RunningByModality)
+    folded(trunk)
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
@@ -82,6 +84,31 @@ def test_a_norm_with_fixed_statistics_is_gone(sharing: str) -> None:
     assert not [m for m in new.modules() if isinstance(m, Running)]
     assert all(isinstance(b.norm, NoNorm) for b in branches(new))
     assert len([n for n in notes if n.done]) == 4
+
+
+@pytest.mark.parametrize("rule", ["pre", "parallel"])
+@pytest.mark.parametrize("sharing", ["all", "modality", "depth", "maps apart", "norms apart"])
+def test_statistics_by_modality_go_into_maps_by_modality(sharing: str, rule: str) -> None:
+    trunk = with_running(trunk_of(sharing=SHARINGS[sharing], residual=rule), RunningByModality)
+    apart = sharing in {"modality", "maps apart"}
+    first, notes = folded(trunk, "fixed")
+    assert all(n.done == apart for n in notes)
+    assert notes
+    assert apart or all("costs more than it saves" in n.what for n in notes)
+    new, notes = folded(first, "copies")
+    assert bool(notes) != apart
+    assert all(n.done and n.fold == "copies" for n in notes)
+    assert not [m for m in new.modules() if isinstance(m, RunningByModality)]
+    gone = sum(m.weight.numel() + m.bias.numel() for m in trunk.modules() if isinstance(m, Running))
+    assert apart or numbers(new) > numbers(trunk) - gone
+
+
+def test_statistics_by_modality_stay_where_maps_are_shared_otherwise() -> None:
+    for sharing in ("level", "maps over depth"):
+        trunk = with_running(trunk_of(sharing=SHARINGS[sharing]), RunningByModality)
+        new, notes = folded(trunk, "fixed", "copies")
+        assert not any(n.done for n in notes)
+        assert numbers(new) == numbers(trunk)
 
 
 def test_a_fixed_norm_behind_a_feed_forward_is_gone_and_one_behind_a_mixer_is_kept() -> None:

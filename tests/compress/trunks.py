@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from tests.contracts.parts import build, shake
 from tests.tokens import rich_meta
-from unisono.nn.norm import Fixed, Norm
+from unisono.core.tokens import Meta
+from unisono.nn.norm import Norm
+from unisono.nn.share import PerSet
 from unisono.nn.trunk import Trunk
 
 WIDTH = 8
@@ -31,9 +34,33 @@ class Running(Norm):
     def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
         return nn.functional.batch_norm(x_TD, self.mean, self.var, self.weight, self.bias, training=False, eps=1e-3)  # type: ignore[arg-type]
 
-    def fixed(self) -> Fixed:
+    def fixed(self) -> tuple[Tensor, Tensor]:
         scale = self.weight / (self.var + 1e-3).sqrt()
-        return Fixed(scale, self.bias - self.mean * scale)
+        return scale, self.bias - self.mean * scale
+
+
+class RunningByModality(Norm):
+    """The same with statistics of each modality."""
+
+    def __init__(self, width: int, seed: int, modalities: int = 6) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(Running(width, 1000 * seed + m) for m in range(modalities))
+
+    def plan_key(self) -> str:
+        return "test modality"
+
+    def plan(self, meta: Meta) -> Tensor:
+        return meta.modality
+
+    def forward(self, x_TD: Tensor, plan: Tensor) -> Tensor:
+        out = torch.zeros_like(x_TD)
+        for m, norm in enumerate(self.each):
+            out[plan == m] = norm(x_TD[plan == m])
+        return out
+
+    def fixed(self) -> tuple[Tensor, Tensor]:
+        scale, shift = zip(*(norm.fixed() for norm in self.each), strict=True)  # type: ignore[operator]
+        return torch.stack(scale), torch.stack(shift)
 
 
 def trunk_of(steps: list[dict[str, Any]] | None = None, *, seed: int = 1, width: int = WIDTH, **defaults: Any) -> Trunk:
@@ -44,27 +71,24 @@ def trunk_of(steps: list[dict[str, Any]] | None = None, *, seed: int = 1, width:
     return trunk.double().eval()
 
 
-def with_running(trunk: Trunk) -> Trunk:
-    """The same with every norm of a layer, one for each set included, a norm of fixed statistics."""
+def with_running(trunk: Trunk, kind: Callable[[int, int], Norm] = Running) -> Trunk:
+    """The same with every norm of a layer, one for each set included, a norm of fixed statistics; what was shared stays shared."""
+    made: dict[int, Norm] = {}
 
-    def replace(part: nn.Module, seed: int) -> nn.Module:
-        if isinstance(part, Norm):
-            return Running(WIDTH, seed).double()
-        part.parts = nn.ModuleList(replace(p, 100 * seed + k) for k, p in enumerate(part.parts))  # type: ignore[union-attr,arg-type]
-        return part
+    def changed(part: nn.Module) -> nn.Module:
+        if isinstance(part, PerSet):
+            part.parts = nn.ModuleList(changed(p) for p in part.parts)
+            return part
+        if isinstance(part, Running | RunningByModality):
+            return part
+        return made.setdefault(id(part), kind(WIDTH, len(made)).double())
 
-    made: dict[int, nn.Module] = {}
-    for number, step in enumerate(trunk.all_steps()):
-        for name in ("norms", "ffn_norms"):
-            norms = getattr(step, name, None)
-            for k, norm in enumerate(norms or ()):
-                made.setdefault(id(norm), norm)
-                if isinstance(norm, Norm) and not isinstance(norm, Running):
-                    new = made.get(-id(norm)) or replace(norm, 10 * number + k)
-                    made[-id(norm)] = new
-                    norms[k] = new
-                elif not isinstance(norm, Norm):
-                    made.get(-id(norm)) or made.setdefault(-id(norm), replace(norm, 10 * number + k))
+    held = list(trunk.modules())  # so that no identity is used twice
+    for step in trunk.all_steps():
+        for norms in (getattr(step, "norms", ()), getattr(step, "ffn_norms", ())):
+            for k, norm in enumerate(norms):
+                norms[k] = changed(norm)
+    del held
     return trunk.eval()
 
 

@@ -150,7 +150,7 @@ def test_a_trunk_learns_whether_two_sides_match() -> None:
     head = Matching(width=16)
     side = torch.nn.Embedding(2, 16)
     optimiser = torch.optim.Adam([*trunk.parameters(), *head.parameters(), *side.parameters()], 5e-3)
-    for _ in range(80):
+    for _ in range(120):
         code = torch.randint(0, 4, (rows,))
         code[:4] = torch.arange(4)
         x = torch.nn.functional.one_hot(code, 16)[meta.sample].float() + side(meta.source)

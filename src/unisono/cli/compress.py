@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR2", help="the folder to write; it has to be new or empty")
     parser.add_argument(
         "--fold", nargs="*", metavar="WORD",
-        help="multiply out what is linear, without loss beyond rounding: branches, scale, fixed, affine, rms, pack; "
+        help="multiply out what is linear, without loss beyond rounding: branches, scale, fixed, copies, affine, rms, pack; "
         "without a word those that save something on this machine",
     )  # fmt: skip
     parser.add_argument("--columns", nargs="+", metavar="COL", help="leave out what only other columns need")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from unisono.nn.ffn import FeedForward, NoFeedForward
 from unisono.nn.fork import Within
@@ -40,6 +40,23 @@ class Bundle:
         if isinstance(part, PerSet):
             return cls((part.key, len(part.parts)), tuple(part.parts)) if all(isinstance(p, kind) for p in part.parts) else None
         return cls(None, (part,)) if isinstance(part, kind) else None
+
+
+#: Scale and shift of a norm; None for ones and for zeros.
+Change = tuple[Tensor | None, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a norm does to the tokens of each set.
+
+    Attributes:
+        key: how tokens are put into sets, None for one set of all.
+        each: of each set a name, equal for what is the same, and its scale and shift.
+    """
+
+    key: Any
+    each: list[tuple[object, Change]]
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,16 @@ Letters: D width, S sets of weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from unisono.compress.branch import Branch, branches, kind_of, norms_of, walk
+from unisono.compress.branch import Branch, Change, Changes, branches, kind_of, norms_of, walk
+from unisono.compress.copies import copy_for_modalities
 from unisono.compress.stream import centre_stream
 from unisono.core.errors import ConfigError, nearest
-from unisono.nn.convert import Affine, Standard, affine_of, scaled_before, scaled_behind, write_affine
+from unisono.nn.affine import Affine, Standard, affine_of, scaled_before, scaled_behind, write_affine
 from unisono.nn.layer import Layer
 from unisono.nn.norm import NoNorm, Norm
 from unisono.nn.part import Part
@@ -25,7 +26,6 @@ from unisono.nn.residual import Parallel, Post, Pre, Sandwich
 from unisono.nn.share import Linear, PerSet
 from unisono.nn.trunk import Trunk
 
-Change = tuple[Tensor | None, Tensor | None]
 #: Residual rules that scale what the last map of a branch gives.
 _SCALED = (Pre, Post, Parallel)
 _UNSEEN = "a token that sees nothing gets the norm's shift, which no map would give it"
@@ -113,15 +113,24 @@ def _writers(b: Branch) -> list[Linear]:
 
 def fold_fixed(trunk: Trunk) -> list[Note]:
     """Norms that are a fixed scale and shift in evaluation go into the maps that read them, or behind a branch into its last map."""
+    return _before("fixed", trunk, _fixed, _nothing) + _behind(trunk)
 
-    def change(norm: Norm) -> Change | None:
-        found = norm.fixed()
-        return None if found is None else (found.scale, found.shift)
 
-    def left(norms: Sequence[Norm]) -> list[Norm]:
-        return [NoNorm() for _ in norms]
+def fold_copies(trunk: Trunk) -> list[Note]:
+    """Fixed norms with statistics by modality, before a map that all share: the map becomes one for each modality, and the norm goes."""
+    copied = copy_for_modalities(trunk, [(b, _changes(b.norm, _fixed)) for b in branches(trunk)])
+    return [replace(n, fold="copies") for n in _before("copies", trunk, _fixed, _nothing)] if copied else []
 
-    return _before("fixed", trunk, change, left) + _behind(trunk, change)
+
+def _fixed(norm: Norm) -> Change | None:
+    try:
+        return norm.fixed()
+    except ConfigError:
+        return None
+
+
+def _nothing(norms: Sequence[Norm]) -> list[Norm]:
+    return [NoNorm() for _ in norms]
 
 
 def fold_affine(trunk: Trunk) -> list[Note]:
@@ -144,27 +153,23 @@ def fold_affine(trunk: Trunk) -> list[Note]:
 
 def _before(word: str, trunk: Trunk, change: Callable[[Norm], Change | None], left: Callable[[Sequence[Norm]], list[Norm]]) -> list[Note]:
     """Fold norms into the maps behind them."""
-    everything = branches(trunk)
-    planned = [(b, *_pairs(b, change)) for b in everything]
-    feeds: dict[int, set[int]] = {}
+    planned = [(b, *_pairs(b, _changes(b.norm, change))) for b in branches(trunk)]
+    feeds: dict[int, set[object]] = {}
     for b, pairs, _ in planned:
-        known = {id(linear): id(norm) for norm, linear in pairs or ()}
+        known = {id(linear): name for name, _, linear in pairs or ()}
         for linear in b.maps:
-            feeds.setdefault(id(linear), set()).add(known.get(id(linear), -id(b)))
+            feeds.setdefault(id(linear), set()).add(known.get(id(linear), id(b)))
     notes: list[Note] = []
     done: set[int] = set()
     for b, pairs, reason in planned:
-        if pairs is None:
+        if not pairs:
             notes += [Note(word, b.place, False, reason)] if reason else []
             continue
-        if not pairs:
-            continue
-        if any(len(feeds[id(linear)]) > 1 for _, linear in pairs):
+        if any(len(feeds[id(linear)]) > 1 for _, _, linear in pairs):
             notes.append(Note(word, b.place, False, "layers share its first map, and each has a norm of its own"))
             continue
-        for norm, linear in pairs:
+        for _, (scale, shift), linear in pairs:
             if id(linear) not in done:
-                scale, shift = change(norm) or (None, None)
                 write_affine(linear, _detached(scaled_before(affine_of(linear), scale, shift)))
                 done.add(id(linear))
         old = b.norms[0]
@@ -173,25 +178,47 @@ def _before(word: str, trunk: Trunk, change: Callable[[Norm], Change | None], le
     return notes
 
 
-def _pairs(b: Branch, change: Callable[[Norm], Change | None]) -> tuple[list[tuple[Norm, Linear]] | None, str]:
-    """Each norm with each map that reads it, or why there are none; an empty reason where there is nothing to fold."""
-    norm = b.norm
-    bundle = None if norm is None else norms_of(norm)
+def _changes(part: nn.Module | None, change: Callable[[Norm], Change | None]) -> Changes | str:
+    """What a norm, or each of its copies, does to which tokens; or why that is not known, empty where there is nothing to fold."""
+    bundle = None if part is None else norms_of(part)
     if bundle is None:
-        return None, "" if norm is None else f"{kind_of(norm)} is shared in a way of its own"
-    members = [n for n in bundle.parts if isinstance(n, Norm)]
-    if any(change(n) is None for n in members):
-        return None, ""
+        return "" if part is None else f"{kind_of(part)} is shared in a way of its own"
+    members = [(n, change(n)) for n in bundle.parts if isinstance(n, Norm)]
+    found = [(n, c) for n, c in members if c is not None]
+    if len(found) != len(members):
+        return ""
+    by_modality = {len(part) for _, c in found for part in c if part is not None and part.dim() == 2}
+    if not by_modality:
+        return Changes(bundle.key, [(id(n), c) for n, c in found])
+    sets = by_modality.pop()
+    if bundle.key not in {None, ("modality", sets)} or by_modality:
+        return f"statistics are by modality, but norms by {bundle.key[0]}"
+    rows = found if bundle.key is not None else found * sets
+    return Changes(("modality", sets), [((id(n), m), _row(c, m)) for m, (n, c) in enumerate(rows)])
+
+
+def _row(change: Change, m: int) -> Change:
+    scale, shift = change
+    return (None if scale is None else scale[m], None if shift is None else shift[m])
+
+
+Pair = tuple[object, Change, Linear]
+
+
+def _pairs(b: Branch, changes: Changes | str) -> tuple[list[Pair], str]:
+    """Each change with each map that reads it, or why there are none; an empty reason where there is nothing to fold."""
+    if isinstance(changes, str):
+        return [], changes
     if b.reads is None:
-        return None, "which maps read the norm is not known"
-    pairs: list[tuple[Norm, Linear]] = []
+        return [], "which maps read the norm is not known"
+    pairs: list[Pair] = []
     for maps in b.reads:
-        if bundle.key is not None and maps.key is None:
-            return None, f"each of {len(members)} norms would need a copy of the map behind them, which costs more than it saves"
-        if bundle.key is not None and bundle.key != maps.key:
-            return None, "norms and maps are shared over different sets of tokens"
-        chosen = members if bundle.key is not None else members * len(maps.parts)
-        pairs += [(n, p) for n, p in zip(chosen, maps.parts, strict=True) if isinstance(p, Linear)]
+        if changes.key is not None and maps.key is None:
+            return [], f"the map behind {len(changes.each)} norms would need a copy for each, which costs more than it saves"
+        if changes.key is not None and changes.key != maps.key:
+            return [], "norms and maps are shared over different sets of tokens"
+        chosen = changes.each if changes.key is not None else changes.each * len(maps.parts)
+        pairs += [(name, c, p) for (name, c), p in zip(chosen, maps.parts, strict=True) if isinstance(p, Linear)]
     return pairs, ""
 
 
@@ -213,34 +240,30 @@ def _detached(affine: Affine) -> Affine:
     return Affine(affine.weight.detach(), None if affine.bias is None else affine.bias.detach())
 
 
-def _behind(trunk: Trunk, change: Callable[[Norm], Change | None]) -> list[Note]:
+def _behind(trunk: Trunk) -> list[Note]:
     """Fold a fixed norm behind a branch into the map that gives the branch's result."""
     notes: list[Note] = []
     everything = branches(trunk)
     times = [id(linear) for b in everything for linear in _writers(b)]
     for b in everything:
-        bundle = norms_of(b.norms[-1]) if isinstance(b.rule, Sandwich) and len(b.norms) else None
-        members = [n for n in bundle.parts if isinstance(n, Norm)] if bundle is not None else []
-        if bundle is None or any(change(n) is None for n in members):
+        changes = _changes(b.norms[-1], _fixed) if isinstance(b.rule, Sandwich) and len(b.norms) else ""
+        if isinstance(changes, str):
             continue
+        place = f"{b.place} (behind)"
         if b.mixes:
-            notes.append(Note("fixed", f"{b.place} (behind)", False, _UNSEEN))
+            notes.append(Note("fixed", place, False, _UNSEEN))
             continue
-        if (
-            b.writes is None
-            or any(bundle.key not in {None, maps.key} for maps in b.writes)
-            or any(times.count(id(m)) > 1 for m in _writers(b))
-        ):
-            notes.append(Note("fixed", f"{b.place} (behind)", False, "its last map is not known, or shared otherwise than the norm"))
+        shared = any(times.count(id(linear)) > 1 for linear in _writers(b))
+        if shared or b.writes is None or any(changes.key not in {None, maps.key} for maps in b.writes):
+            notes.append(Note("fixed", place, False, "its last map is not known, or shared otherwise than the norm"))
             continue
         for maps in b.writes:
-            chosen = members if bundle.key is not None else members * len(maps.parts)
-            for norm, linear in zip(chosen, maps.parts, strict=True):
-                scale, shift = change(norm) or (None, None)
+            chosen = changes.each if changes.key is not None else changes.each * len(maps.parts)
+            for (_, (scale, shift)), linear in zip(chosen, maps.parts, strict=True):
                 assert isinstance(linear, Linear)
                 write_affine(linear, _detached(scaled_behind(affine_of(linear), scale, shift)))
         b.norms[-1] = NoNorm()
-        notes.append(Note("fixed", f"{b.place} (behind)", True, "the norm went into the last map"))
+        notes.append(Note("fixed", place, True, "the norm went into the last map"))
     return notes
 
 
@@ -258,7 +281,7 @@ def fold_rms(trunk: Trunk) -> list[Note]:
 
 #: Word -> fold, in the order in which they are done.
 FOLDS: dict[str, Callable[[Trunk], list[Note]]] = {
-    "branches": fold_branches, "scale": fold_scale, "fixed": fold_fixed, "affine": fold_affine, "rms": fold_rms,
+    "branches": fold_branches, "scale": fold_scale, "fixed": fold_fixed, "copies": fold_copies, "affine": fold_affine, "rms": fold_rms,
 }  # fmt: skip
 
 

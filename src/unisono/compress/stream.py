@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unisono.compress.branch import Branch, branches, kind_of, norms_of, walk
-from unisono.nn.convert import Standard, affine_of, centred, write_affine
+from unisono.nn.affine import Standard, affine_of, centred, write_affine
 from unisono.nn.fork import ForkByTask, Within
 from unisono.nn.insert import Bottleneck
 from unisono.nn.layer import Layer

@@ -35,7 +35,7 @@ logger = logging.getLogger("unisono")
 #: A fold whose answers differ by more than this in float64, relative to the largest, is not the same function.
 EXACT = 1e-9
 #: Folds that are faster on some machines and slower on others.
-MEASURED = ("rms", PACK)
+MEASURED = ("copies", "rms", PACK)
 _ROWS = 64
 
 

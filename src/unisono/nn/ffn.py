@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, relu, selu, silu
 
 from unisono.core.registry import Count, Positive, Probability, Registry, Traits
-from unisono.nn.convert import affine_of, chained, summed, write_affine
+from unisono.nn.affine import affine_of, chained, summed, write_affine
 from unisono.nn.dropout import Dropout
 from unisono.nn.part import Flow, Part
 from unisono.nn.share import Linear, Linears

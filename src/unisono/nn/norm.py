@@ -13,18 +13,6 @@ from unisono.nn.part import Part
 # T tokens, D width
 
 
-class Fixed(NamedTuple):
-    """A norm that in evaluation is the same affine map of every token: ``y = scale * x + shift``.
-
-    Attributes:
-        scale: (D,).
-        shift: (D,).
-    """
-
-    scale: Tensor
-    shift: Tensor
-
-
 class Parted(NamedTuple):
     """A norm as ``scale * n(x) + shift`` with ``n(x) = c / sqrt(mean(c^2) + eps)``.
 
@@ -44,8 +32,11 @@ class Parted(NamedTuple):
 class Norm(Part):
     """Rescales tokens: ``forward((T, D), plan) -> (T, D)``."""
 
-    def fixed(self) -> Fixed | None:
-        """The affine map that the norm is in evaluation, whatever the tokens; None where it looks at them."""
+    def fixed(self) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift in evaluation, where these do not depend on the tokens: ``y = s x + t``; else None.
+
+        (D,) each, or (M, D) each where a token of modality m gets ``s[m] x + t[m]``, inserted tokens counting as the last modality.
+        """
         return None
 
     def parted(self) -> Parted | None:
@@ -99,8 +90,8 @@ class RMSNorm(Norm):
         return nn.functional.rms_norm(x_TD, self.weight.shape, self.weight, self.eps)
 
     def parted(self) -> Parted:
-        """Not centred, with the weight."""
-        return Parted(False, self.eps, self.weight, None)
+        """Not centred, with the weight, and a bias where there is one."""
+        return Parted(False, self.eps, self.weight, getattr(self, "bias", None))
 
 
 @norms.register("none", traits=Traits(exempt={"source": "no norm at all"}))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unisono.core.errors import ShapeError
-from unisono.nn.convert import Affine, Standard, affine_of, centred, chained, scaled_before, scaled_behind, summed, write_affine
+from unisono.nn.affine import Affine, Standard, affine_of, centred, chained, scaled_before, scaled_behind, summed, write_affine
 from unisono.nn.norm import LayerNorm, RMSNorm
 from unisono.nn.share import Linear
 
