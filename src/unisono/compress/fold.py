@@ -18,7 +18,7 @@ from unisono.compress.branch import Branch, Change, Changes, branches, kind_of, 
 from unisono.compress.copies import copy_for_modalities
 from unisono.compress.stream import centre_stream
 from unisono.core.errors import ConfigError, nearest
-from unisono.nn.affine import Affine, Standard, affine_of, scaled_before, scaled_behind, write_affine
+from unisono.nn.affine import Affine, Standard, affine_of, parted, scaled_before, scaled_behind, write_affine
 from unisono.nn.layer import Layer
 from unisono.nn.norm import NoNorm, Norm
 from unisono.nn.part import Part
@@ -137,13 +137,13 @@ def fold_affine(trunk: Trunk) -> list[Note]:
     """Scale and shift of layer and RMS norms go into the maps that read them."""
 
     def change(norm: Norm) -> Change | None:
-        found = norm.parted()
+        found = parted(norm)
         return None if found is None else (found.scale, found.shift)
 
     def left(norms: Sequence[Norm]) -> list[Norm]:
         made: list[Norm] = []
         for norm in norms:
-            found = norm.parted()
+            found = parted(norm)
             assert found is not None
             made.append(Standard(width=len(found.scale), eps=found.eps, centre=found.centre).to(found.scale))
         return made
