@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from unisono.compress.branch import Branch, Change, Changes, branches, kind_of, norms_of, walk
+from unisono.compress.branch import Branch, Change, Changes, branches, kind_of, norms_of, speaks_for, walk
 from unisono.compress.copies import copy_for_modalities
 from unisono.compress.stream import centre_stream
 from unisono.core.errors import ConfigError, nearest
@@ -66,7 +66,7 @@ def fold_branches(trunk: Trunk) -> list[Note]:
 
 
 def _folded(part: nn.Module, place: str, notes: list[Note]) -> Part | None:
-    new = part.folded() if isinstance(part, Part) else None
+    new = part.folded() if isinstance(part, Part) and speaks_for(part, "folded") else None
     if new is None:
         return None
     before, after = (sum(p.numel() for p in m.parameters()) for m in (part, new))

@@ -32,7 +32,7 @@ class Model:
     Args:
         target: target column, ``COLUMN=TASK``, several of them, or a mapping column -> task; not needed for ``fit(X, y)``.
         task: task of ``y`` in ``fit(X, y)``: ``category``, ``boolean``, ``number`` or ``labels``; found from ``y`` if None.
-        recipe: a recipe's name or path.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys.
         settings: ``key=value`` changes to the recipe.
         columns: column -> modality.
         budget: limit on the time of a fit, such as ``"90s"``, or None.
@@ -45,7 +45,7 @@ class Model:
         *,
         target: Any = None,
         task: str | None = None,
-        recipe: str = "early-fusion",
+        recipe: str | Mapping[str, Any] = "early-fusion",
         settings: Sequence[str] = (),
         columns: Mapping[str, str] | None = None,
         budget: str | float | None = None,

@@ -12,6 +12,7 @@ from torch.nn.functional import gelu, relu, selu, silu
 from unisono.core.registry import Count, Positive, Probability, Registry, Traits
 from unisono.nn.affine import affine_of, chained, summed, write_affine
 from unisono.nn.dropout import Dropout
+from unisono.nn.norm import LayerNorm, NoNorm
 from unisono.nn.part import Flow, Part
 from unisono.nn.share import Linear, Linears
 
@@ -51,6 +52,20 @@ class FeedForward(Part):
 feed_forwards: Registry[FeedForward] = Registry("feed-forward", FeedForward, package="unisono.nn", runtime=("width", "frame"))
 
 
+class SubNorm(LayerNorm):
+    """A layer norm within a branch, ahead of its last map (arXiv:2210.06423); of the first units alone where the others are not there."""
+
+    def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
+        """Normalise (T, F), or the first units of it."""
+        m = x_TD.shape[-1]
+        return nn.functional.layer_norm(x_TD, (m,), self.weight[:m], self.bias[:m], self.eps)
+
+
+def sub_norm_of(width: int, wanted: bool) -> SubNorm | NoNorm:
+    """A norm ahead of a branch's last map, or none."""
+    return SubNorm(width=width) if wanted else NoNorm()
+
+
 def silent(linear: Linear) -> Linear:
     """Make the last map of a residual branch nearly zero, so that a new layer changes next to nothing (arXiv:2003.04887, arXiv:1901.09321).
 
@@ -71,21 +86,25 @@ class MLP(FeedForward):
         expansion: F / D.
         dropout: probability of dropping an inner unit in training.
         act: the nonlinearity.
+        sub_norm: whether the inner units are layer-normalised (arXiv:2210.06423).
     """
 
-    def __init__(self, *, width: int, expansion: Positive = 4.0, dropout: Probability = 0.0, act: Activation = "gelu") -> None:
+    def __init__(
+        self, *, width: int, expansion: Positive = 4.0, dropout: Probability = 0.0, act: Activation = "gelu", sub_norm: bool = False
+    ) -> None:
         super().__init__()
         self.inner = max(1, round(width * expansion))
         self.up, self.down = Linear(width, self.inner), silent(Linear(self.inner, width))
+        self.sub_norm = sub_norm_of(self.inner, sub_norm)
         self.dropout = Dropout(dropout)
         self.act = ACTIVATIONS[act]
 
     def forward(self, x_TD: Tensor, plan: Any = None, flow: Flow | None = None, units: int | None = None) -> Tensor:
         """Transform (T, D)."""
         if units is None:
-            result: Tensor = self.down(self.dropout(self.act(self.up(x_TD))))
+            result: Tensor = self.down(self.dropout(self.sub_norm(self.act(self.up(x_TD)))))
             return result
-        hidden = self.act(nn.functional.linear(x_TD, self.up.weight[:units], self.up.bias[:units]))
+        hidden = self.sub_norm(self.act(nn.functional.linear(x_TD, self.up.weight[:units], self.up.bias[:units])))
         return nn.functional.linear(self.dropout(hidden), self.down.weight[:, :units], self.down.bias)
 
     def linears(self) -> Linears:
@@ -93,8 +112,8 @@ class MLP(FeedForward):
         return Linears((self.up,), self.down)
 
     def folded(self) -> OneMap | None:
-        """One map, where no nonlinearity stands between the two."""
-        if not isinstance(self.act, nn.Identity):
+        """One map, where neither a nonlinearity nor a norm stands between the two."""
+        if not isinstance(self.act, nn.Identity) or not isinstance(self.sub_norm, NoNorm):
             return None
         one = OneMap(width=self.up.in_features).to(self.up.weight)
         write_affine(one.map, chained(affine_of(self.down), affine_of(self.up)))
@@ -110,12 +129,16 @@ class GatedMLP(FeedForward):
         expansion: F / D; 8/3 has as many weights as an MLP of 4.
         dropout: probability of dropping an inner unit in training.
         act: the gate's nonlinearity.
+        sub_norm: whether the gated units are layer-normalised (arXiv:2210.06423).
     """
 
-    def __init__(self, *, width: int, expansion: Positive = 8 / 3, dropout: Probability = 0.0, act: Activation = "silu") -> None:
+    def __init__(
+        self, *, width: int, expansion: Positive = 8 / 3, dropout: Probability = 0.0, act: Activation = "silu", sub_norm: bool = False
+    ) -> None:
         super().__init__()
         self.inner = max(1, round(width * expansion))
         self.up, self.down = Linear(width, 2 * self.inner), silent(Linear(self.inner, width))
+        self.sub_norm = sub_norm_of(self.inner, sub_norm)
         self.dropout = Dropout(dropout)
         self.act = ACTIVATIONS[act]
 
@@ -123,11 +146,11 @@ class GatedMLP(FeedForward):
         """Transform (T, D)."""
         if units is None:
             gate, value = self.up(x_TD).chunk(2, -1)
-            result: Tensor = self.down(self.dropout(self.act(gate) * value))
+            result: Tensor = self.down(self.dropout(self.sub_norm(self.act(gate) * value)))
             return result
         rows = torch.cat([torch.arange(units), self.inner + torch.arange(units)]).to(x_TD.device)
         gate, value = nn.functional.linear(x_TD, self.up.weight[rows], self.up.bias[rows]).chunk(2, -1)
-        return nn.functional.linear(self.dropout(self.act(gate) * value), self.down.weight[:, :units], self.down.bias)
+        return nn.functional.linear(self.dropout(self.sub_norm(self.act(gate) * value)), self.down.weight[:, :units], self.down.bias)
 
     def linears(self) -> Linears:
         """Up, gates included, and down."""
