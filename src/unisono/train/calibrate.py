@@ -33,8 +33,8 @@ def make_stepper(learner: Learner, settings: TrainSettings, group: Group, device
     """
     if group.world > 1 and settings.max_tokens and any(getattr(m, "batch_statistics", False) for m in learner.module.modules()):
         raise ConfigError(
-            "train.max_tokens: processes may cut their batches into different numbers of pieces, but this model's norms exchange statistics "
-            "in each; leave the setting out, or take a norm without batch statistics"
+            "train.max_tokens: processes may cut their batches into different numbers of pieces, but this model's norms exchange "
+            "statistics in each; leave the setting out, or take a norm without batch statistics"
         )
     groups = parameter_groups(learner.module, settings.weight_decay)
     if not groups:
