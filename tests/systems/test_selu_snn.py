@@ -62,7 +62,7 @@ def test_alpha_dropout_keeps_mean_and_variance() -> None:
     assert pytest.approx(-1.7580993408473766) == SATURATION
     assert pytest.approx(SATURATION) == -SELU_SCALE * SELU_ALPHA
     torch.manual_seed(0)
-    x = torch.nn.functional.selu(torch.randn(500_000, dtype=torch.float64))
+    x = torch.nn.functional.selu(torch.randn(200_000, dtype=torch.float64))
     for p in (0.05, 0.1, 0.5):
         y = AlphaDropout(p).train()(x)
         assert abs(float(y.mean())) < 0.01
