@@ -6,13 +6,13 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from unisono.core.errors import ConfigError, nearest
-from unisono.core.registry import Probability, decode
-from unisono.core.words import as_word
+from unisono.core.registry import NonNegative, Probability, decode
+from unisono.core.words import Chain, Word, as_word
 
 #: The keys a recipe of a model may have.
 KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "trunk", "objective", "tasks", "train", "steps")
@@ -52,7 +52,13 @@ class Recipe:
         return Recipe(self.name, _derive(self.settings, changes, self.name), self.lineage)
 
 
+#: What a recipe may be asked for by: a name or path, or the recipe itself.
+Given: TypeAlias = str | Mapping[str, Any]
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, Word | Chain):
+        return str(value)
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -75,11 +81,12 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_recipe(name: str, changes: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+def load_recipe(name: Given, changes: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
     """Read a recipe by name or path and resolve what it extends.
 
     Args:
-        name: a name that ``recipe_names`` lists, or the path of a YAML file.
+        name: a name that ``recipe_names`` lists, the path of a YAML file, or a mapping with a file's keys, its components as texts or
+            ``unisono.words``.
         changes: ``key=value`` settings with dotted keys, applied last; or a mapping merged over.
 
     Raises:
@@ -91,19 +98,37 @@ def load_recipe(name: str, changes: Sequence[str] | Mapping[str, Any] = ()) -> R
         for change in changes:
             _merge_into(merged, _dotted(change))
         changes = merged
-    return Recipe(name, _derive(settings, changes, name), lineage)
+    called = _called(name)
+    return Recipe(called, _derive(settings, changes, called), lineage)
 
 
-def _resolve(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _called(name: Given) -> str:
+    """What a recipe is called in messages."""
+    return name if isinstance(name, str) else "given"
+
+
+def _resolve(given: Given, seen: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    name = _called(given)
     if name in seen:
         raise ConfigError(f"recipe {seen[0]}: extends itself through {' -> '.join((*seen, name))}")
-    raw = _read(name)
+    raw = _read(given) if isinstance(given, str) else _own(given)
     parent = raw.pop("extends", None)
     if parent is None:
         return _derive({}, raw, name), ()
     base, lineage = _resolve(str(parent), (*seen, name))
     inherited = {k: v for k, v in base.items() if k not in {"source", "claim"}}
     return _derive(inherited, raw, name), (str(parent), *lineage)
+
+
+def _own(given: Any) -> dict[str, Any]:
+    """A recipe that was given as a mapping, on its own from now on.
+
+    Raises:
+        ConfigError: it is no mapping with texts for keys.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise ConfigError(f"a recipe is a name, a path, or a mapping of its keys, not {given!r}")
+    return {key: _plain(value) if isinstance(value, Mapping | list | tuple | Word | Chain) else value for key, value in given.items()}
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -185,10 +210,11 @@ class Supervised:
 
     Args:
         drop_sources: probability that a training row shows only a random part of its sources.
+        reads: weight of the mean loss over what reads before the last say, each by the same heads (arXiv:2309.14118).
     """
 
-    def __init__(self, *, drop_sources: Probability = 0.3) -> None:
-        self.drop_sources = drop_sources
+    def __init__(self, *, drop_sources: Probability = 0.3, reads: NonNegative = 0.0) -> None:
+        self.drop_sources, self.reads = drop_sources, reads
 
 
 def build_objective(recipe: Recipe) -> Supervised:

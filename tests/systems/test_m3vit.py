@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.systems.trunks import WIDTH, after, tokens, trunk_of
+from tests.systems.whole import WIDTH, after, tokens, trunk_of
 from unisono.nn.experts import Experts, run_experts
 from unisono.nn.ffn import MLP
 from unisono.nn.trunk import Trunk

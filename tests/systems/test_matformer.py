@@ -7,7 +7,7 @@ import itertools
 
 import torch
 
-from tests.systems.trunks import WIDTH, after, tokens, trunk_of
+from tests.systems.whole import WIDTH, after, tokens, trunk_of
 from unisono.nn.nested import choose_units, extract, nested_parts
 from unisono.nn.part import Flow
 

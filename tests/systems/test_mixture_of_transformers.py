@@ -7,7 +7,7 @@ import re
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.systems.trunks import after, of_modalities, tokens, trunk_of
+from tests.systems.whole import after, of_modalities, tokens, trunk_of
 
 NAME = "mixture-of-transformers"
 

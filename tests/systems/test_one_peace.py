@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from tests.systems.trunks import WIDTH, after, of_modalities, tokens, trunk_of
+from tests.systems.whole import WIDTH, after, of_modalities, tokens, trunk_of
 from unisono.core.tokens import Meta
 from unisono.nn.trunk import Trunk
 

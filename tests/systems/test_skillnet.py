@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.systems.trunks import after, of_modalities, tokens, trunk_of
+from tests.systems.whole import after, of_modalities, tokens, trunk_of
 from unisono.nn.part import Part
 from unisono.nn.skills import Skills
 from unisono.nn.trunk import Trunk

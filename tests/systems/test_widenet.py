@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tests.systems.trunks import WIDTH, after, tokens, trunk_of
+from tests.systems.whole import WIDTH, after, tokens, trunk_of
 from unisono.nn.experts import Experts
 
 D, EXPERTS, INNER, DEPTH = WIDTH, 4, 2 * WIDTH, 3

@@ -1,49 +1,50 @@
-"""Trunks of recipes for the exact properties: in float64, in evaluation, no weight at a special value."""
+"""A recipe's trunk over the tokens of ``tests.tokens``, in float64, with no weight left at a special value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tests.tokens import FRAME, rich_meta
+from tests.contracts.parts import MODALITIES, shake
+from tests.tokens import FRAME
 from unisono.core.tokens import Meta
 from unisono.nn.grammar import build_trunk
+from unisono.nn.part import Frame
 from unisono.nn.trunk import Trunk
 from unisono.recipe import load_recipe
 
-WIDTH = 16
+WIDTH = 8
+SMALL = ("defaults.mixer=attention(heads=2)", "defaults.ffn=mlp(2)")
 
 
-def trunk_of(
-    name: str, *, changes: Mapping[str, Any] | None = None, tasks: Sequence[str] = (), modalities: int = 5, seed: int = 1
-) -> Trunk:
-    """The trunk of a recipe over the tokens of ``rich_meta``."""
-    recipe = load_recipe(name, changes or {})
-    frame = replace(FRAME, names=replace(FRAME.names, tasks=tuple(tasks)))
-    trunk = build_trunk(recipe["trunk"], recipe["defaults"], width=WIDTH, num_modalities=modalities, frame=frame)
+def recipe_trunk(name: str, changes: Sequence[str] = (), *, frame: Frame = FRAME, seed: int = 0, **trunk: Any) -> Trunk:
+    """The trunk of a recipe, small."""
+    recipe = load_recipe(name, [*SMALL, *changes])
+    return trunk_of(trunk.get("steps", recipe["trunk"]), frame=frame, seed=seed, **{**recipe["defaults"]})
+
+
+def trunk_of(steps: Any, *, frame: Frame = FRAME, seed: int = 0, width: int = WIDTH, **defaults: Any) -> Trunk:
+    """A trunk of steps."""
     torch.manual_seed(seed)
-    with torch.no_grad():
-        for p in trunk.parameters():
-            p.copy_(torch.randn_like(p) * (0.3 if p.ndim > 1 else 0.5))
+    given = {"mixer": "attention(heads=2)", "ffn": "mlp(2)", **defaults}
+    trunk = build_trunk(steps, given, width=width, num_modalities=MODALITIES, frame=frame)
+    shake(trunk)
     return trunk.double().eval()
 
 
-def tokens(meta: Meta | None = None, *, seed: int = 0) -> tuple[Tensor, Meta]:
-    """Random values of tokens, and what is known of them."""
-    meta = rich_meta() if meta is None else meta
-    return torch.randn(len(meta), WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)), meta
+def values_of(meta: Meta, seed: int = 1, width: int = WIDTH) -> Tensor:
+    """Random token values."""
+    return torch.randn(len(meta), width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def after(trunk: Trunk, values: Tensor, meta: Meta) -> Tensor:
-    """The tokens as they leave the trunk, before they are pooled."""
-    return trunk.run(values, trunk.plan(meta)).tokens
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-10) -> None:
+    """Equal to rounding."""
+    torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
 
 
-def of_modalities(*wanted: int) -> Meta:
-    """The tokens of some modalities."""
-    meta = rich_meta()
-    return meta.select(torch.isin(meta.modality, torch.tensor(wanted)).nonzero().squeeze(1))
+def gradients(module: nn.Module) -> dict[str, float]:
+    """The size of each parameter's gradient; 0 for none."""
+    return {n: 0.0 if p.grad is None else float(p.grad.abs().sum()) for n, p in module.named_parameters()}

@@ -221,7 +221,9 @@ def _lookup(column: Column) -> dict[str, int]:
 
 
 def unseen_categories(column: Column, cells: Cells) -> Counter[str]:
-    """How often each category occurs in these cells that training rows did not have, for a warning."""
+    """How often each category occurs in these cells that training rows did not have, for a warning; none where no vocabulary is kept."""
+    if "vocabulary" not in column.statistics:
+        return Counter()
     lookup = _lookup(column)
     return Counter(v for v in cells if v is not None and v not in lookup)
 

@@ -23,7 +23,7 @@ from unisono.modalities import pixels
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, modalities, tokenisers
 from unisono.modalities.grids import GridTokeniser, Normalised, lattice
 from unisono.nn.position import Position
-from unisono.nn.stem import ConvStem, LinearStem, halvings
+from unisono.nn.stem import ConvStem, LinearStem, ScalesStem, halvings
 
 #: Suffixes by which a text column is taken for paths of pictures.
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"})
@@ -265,7 +265,7 @@ class Patches(GridTokeniser):
     Args:
         size: the longest side in pixels; smaller pictures keep their size.
         grid: at most so many tokens along a side.
-        stem: ``conv`` or ``linear``.
+        stem: ``conv``, ``linear``, or ``scales`` for linear maps of patches of four sizes around each token (arXiv:2108.00154).
         base: channels of the first stage of the convolutional stem.
         depth: residual blocks a stage.
         augment: strength of the random shifts, scales, rotations, contrast and erasing in training; 0 for none.
@@ -279,7 +279,7 @@ class Patches(GridTokeniser):
         *,
         size: Count = 64,
         grid: Count = 4,
-        stem: Literal["conv", "linear"] = "conv",
+        stem: Literal["conv", "linear", "scales"] = "conv",
         base: Count = 32,
         depth: Count = 1,
         augment: NonNegative = 1.0,
@@ -312,7 +312,7 @@ class Patches(GridTokeniser):
         if self.stem == "conv":
             stem = ConvStem(channels, width, halvings=steps, base=self.base, depth=self.depth)
         else:
-            stem = LinearStem(channels, width, halvings=steps)
+            stem = (LinearStem if self.stem == "linear" else ScalesStem)(channels, width, halvings=steps)
         return PictureTokens(stem, found["mean"], found["std"], width)
 
 

@@ -27,7 +27,7 @@ from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare
 from unisono.model.reporting import Fit, write_report
 from unisono.model.scoring import Scored
-from unisono.network import Network
+from unisono.network import Network, freeze
 from unisono.recipe import Recipe, build_objective, load_recipe
 from unisono.table.batching import Assembler, SourceDropout
 from unisono.table.cache import TableCache
@@ -165,11 +165,13 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
     if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
-    assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(build_objective(recipe).drop_sources))
+    freeze(network, settings.freeze)
+    objective = build_objective(recipe)
+    assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(objective.drop_sources))
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
     device = choose_device()
     bf16 = choose_precision(settings.precision, device) == "bf16"
-    learner = Supervised(network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16)
+    learner = Supervised(network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16, objective.reads)
     network.to(device)
     measured = Evaluator(network, schema, assembler, prepared.store, prepared.targets, device, bf16)
     held_out = {name: part for name, part in (("val", split.val), ("test", split.test)) if len(part)}

@@ -149,6 +149,7 @@ class Supervised:
         validation: rows for early stopping; may be empty.
         targets: target -> (encoded values, present) of every row.
         names: row -> a name that a person recognises.
+        reads: weight of the mean loss over the reads before the last.
     """
 
     network: Network
@@ -159,6 +160,7 @@ class Supervised:
     names: Any
     device: torch.device
     bf16: bool = False
+    reads: float = 0.0
 
     def __post_init__(self) -> None:
         self._kept: list[Batch] | None = None
@@ -178,7 +180,11 @@ class Supervised:
         for target in self.schema.targets:
             values, present = batch.targets[target.name]
             losses = self.network.tasks[target.name].loss(scores[target.name], values, present, target.statistics)
-            total = total.to(losses.device) + losses.sum() / self._units[target.name] / len(self.schema.targets)
+            summed = losses.sum()
+            if self.reads and output.earlier:
+                said = [self.network.tasks[target.name].loss(e[target.name], values, present, target.statistics) for e in output.earlier]
+                summed = summed + self.reads * torch.stack(said).mean(0).sum()
+            total = total.to(losses.device) + summed / self._units[target.name] / len(self.schema.targets)
             parts[target.name] = (float(losses.detach().sum()), float(present.sum()))
         any_target = torch.stack([present for _, present in batch.targets.values()]).any(0)
         rows = any_target.sum().to(torch.float32)

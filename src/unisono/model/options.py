@@ -26,7 +26,7 @@ class FitOptions:
         time: column by which a split goes from old to new.
         columns: column -> modality; naming a column also keeps it when it looks suspicious.
         drop: columns to leave out.
-        recipe: a recipe's name or path.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys.
         settings: ``key=value`` changes to the recipe.
         budget: seconds for the whole command, or None.
         seed: of every random choice.
@@ -50,7 +50,7 @@ class FitOptions:
     time: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
-    recipe: str = "early-fusion"
+    recipe: str | Mapping[str, Any] = "early-fusion"
     settings: Sequence[str] = ()
     budget: float | None = None
     seed: int = 0

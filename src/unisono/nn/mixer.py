@@ -16,7 +16,7 @@ from unisono.nn.dropout import Dropout
 from unisono.nn.ffn import SubNorm, silent
 from unisono.nn.part import Frame, Known, Part
 from unisono.nn.rotary import Rotary, rotate
-from unisono.nn.share import Linear, Sharing
+from unisono.nn.share import Linear, Linears, Sharing
 from unisono.ops.attention import attend, attend_edges
 
 # T tokens, N places in block order, D width, H heads, K width of a head, E edges
@@ -44,6 +44,10 @@ class Mixer(nn.Module):
     def forward(self, x_TD: Tensor, relation: Relation, plan: Any) -> Tensor:
         """Mix (T, D)."""
         raise NotImplementedError
+
+    def linears(self) -> Linears | None:
+        """The linear maps at its ends; None where they are of another kind, or the input goes elsewhere too."""
+        return None
 
 
 mixers: Registry[Mixer] = Registry("mixer", Mixer, package="unisono.nn", runtime=("width", "sharing", "frame"))
@@ -117,6 +121,10 @@ class Attention(Mixer):
             mixed = self.sub_norm(mixed, plan.sub_norm)
         result: Tensor = self.dropout(self.out(mixed, plan.out))
         return result
+
+    def linears(self) -> Linears:
+        """The projections."""
+        return Linears((self.project,), self.out)
 
     def _prepared(self, qkv: Tensor, plan: AttentionPlan) -> Tensor:
         """Queries and keys normalised and turned."""

@@ -83,6 +83,10 @@ class Part(nn.Module):
         """Transform (T, D)."""
         raise NotImplementedError
 
+    def folded(self) -> Part | None:
+        """A part that in evaluation is the same function multiplied out, with the weights of this one; None where there is none."""
+        return None
+
 
 class Known:
     """What has been worked out of one state of a batch's tokens, so that equal parts share it."""
