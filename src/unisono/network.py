@@ -138,9 +138,7 @@ def check_needs(recipe: Recipe, schema: Schema) -> None:
             raise ConfigError(f"recipe {recipe.name}: needs: {word!r} is no modality{nearest(str(word), MODALITIES)}")
         if word not in schema.modalities:
             has = ", ".join(schema.modalities)
-            raise ConfigError(
-                f"recipe {recipe.name}: it needs a column of the modality {word}, but the table has {has}: take another recipe"
-            )
+            raise ConfigError(f"recipe {recipe.name}: it needs a column of the modality {word}, but the table has {has}; take another")
 
 
 def freeze(network: Network, names: Sequence[str]) -> None:
