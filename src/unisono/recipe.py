@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from unisono.core.errors import ConfigError, nearest
-from unisono.core.registry import Probability, decode
+from unisono.core.registry import NonNegative, Probability, decode
 from unisono.core.words import as_word
 
 #: The keys a recipe of a model may have.
@@ -178,8 +178,8 @@ class Supervised:
         drop_sources: probability that a training row shows only a random part of its sources.
     """
 
-    def __init__(self, *, drop_sources: Probability = 0.3) -> None:
-        self.drop_sources = drop_sources
+    def __init__(self, *, drop_sources: Probability = 0.3, alone: NonNegative = 0.0) -> None:
+        self.drop_sources, self.alone = drop_sources, alone
 
 
 def build_objective(recipe: Recipe) -> Supervised:

@@ -166,7 +166,8 @@ class Supervised:
 
     def loss(self, batch: Batch) -> Losses:
         """Sum over rows of the mean over targets, and the number of rows that have any target."""
-        scores = self.network(batch).scores
+        output = self.network(batch)
+        scores = output.scores
         total: Tensor = torch.zeros(())
         parts: dict[str, tuple[float, float]] = {}
         for target in self.schema.targets:
@@ -174,6 +175,11 @@ class Supervised:
             losses = self.network.tasks[target.name].loss(scores[target.name], values, present, target.statistics)
             total = total.to(losses.device) + losses.sum() / self._units[target.name] / len(self.schema.targets)
             parts[target.name] = (float(losses.detach().sum()), float(present.sum()))
+            if output.alone is not None and output.rows is not None:
+                r = output.rows
+                own = self.network.tasks[target.name].loss(output.alone[target.name], values[r], present[r], target.statistics)
+                share = 1.0 / torch.bincount(r, minlength=len(present))[r]
+                total = total + self.network.alone * (own * share).sum() / self._units[target.name] / len(self.schema.targets)
         any_target = torch.stack([present for _, present in batch.targets.values()]).any(0)
         return Losses(total, any_target.sum().to(torch.float32), parts)
 
