@@ -21,9 +21,9 @@ _OWN = {"record", "summary", "timing", "__main__"}
 def load() -> None:
     """Import every module of rows; the environment is prepared first, as the command line does it, since they import torch."""
     prepare_environment()
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name not in _OWN:
-            importlib.import_module(f"benchmarks.{module.name}")
+    for module in pkgutil.walk_packages([str(Path(__file__).parent)], "benchmarks."):
+        if module.name.removeprefix("benchmarks.") not in _OWN:
+            importlib.import_module(module.name)
 
 
 def say(text: str) -> None:

@@ -60,16 +60,17 @@ def package_code(folder: Path) -> str:
 def sources(module: str, folder: Path = HERE) -> list[Path]:
     """The file of a row's module and of the benchmark modules that it imports, directly or not."""
     found: list[Path] = []
-    wanted = [module.rpartition(".")[2]]
+    wanted = [module.removeprefix("benchmarks.")]
     while wanted:
-        path = folder / f"{wanted.pop()}.py"
+        path = folder / f"{wanted.pop().replace('.', '/')}.py"
         if path in found or not path.is_file():
             continue
         found.append(path)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             inside = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
-            wanted += [(inside + n).split(".")[1] for n in names if (inside + n).startswith("benchmarks.")]
+            inner = [(inside + n).removeprefix("benchmarks.") for n in names if (inside + n).startswith("benchmarks.")]
+            wanted += [part for n in inner for part in (n, n.rpartition(".")[0])]
     return sorted(found)
 
 

@@ -1,42 +1,59 @@
 """The network that a recipe and a schema describe together: tokenisers, trunk, heads.
 
-Letters: B samples, T tokens, D width, K scores of a target.
+Letters: B samples, T tokens, D width, K scores of a target, P pairs of a row and a source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from unisono.core.names import Names
 from unisono.core.registry import Count, check
 from unisono.core.schema import Schema
+from unisono.core.tokens import Meta
 from unisono.modalities.groups import Group, group_columns
-from unisono.nn.trunk import build_trunk
+from unisono.nn.grammar import build_trunk
+from unisono.nn.part import Frame
 from unisono.ops.segment import segment_mean
 from unisono.recipe import Recipe, build_objective
 from unisono.table.batching import Batch
 from unisono.tasks.base import Task, tasks
 
-import os
-ADD = bool(os.environ.get('ADD'))
-SHARED = bool(os.environ.get('SHARED'))
+
+@dataclass(frozen=True)
+class Alone:
+    """What single sources say, each read by itself; P pairs of a row and a source it has.
+
+    Attributes:
+        row: (P,) the row of each pair.
+        weight: (P,) one over the number of sources its row has.
+        scores: target name -> (P, K).
+    """
+
+    row: Tensor
+    weight: Tensor
+    scores: dict[str, Tensor]
+
 
 @dataclass(frozen=True)
 class Output:
     """What the network says of a batch.
 
     Attributes:
-        pooled: (B, D) one vector a row.
+        pooled: (B, D) one vector a row; the mean over targets where each has its own.
         scores: target name -> (B, K) raw scores.
+        extra: terms that the trunk adds to the loss, a scalar; None for none.
+        alone: what single sources say, in training; None where the objective does not ask.
     """
 
     pooled: Tensor
     scores: dict[str, Tensor]
-    alone: dict[str, Tensor] | None = None
-    rows: Tensor | None = None
+    extra: Tensor | None = None
+    alone: Alone | None = None
 
 
 class Network(nn.Module):
@@ -60,18 +77,16 @@ class Network(nn.Module):
             recipe["defaults"],
             width=width,
             num_modalities=len(schema.modalities),
+            frame=Frame(names_of(schema), num_edge_values=edge_values(schema)),
             where=f"recipe {recipe.name}",
         )
         self.target_names = tuple(t.name for t in schema.targets)
         self.tasks: dict[str, Task] = {t.name: build_task(recipe, t.task) for t in schema.targets}
         self.heads = nn.ModuleList(self.tasks[t.name].head(width, t.statistics) for t in schema.targets)
         self.outputs = [head_outputs(head) for head in self.heads]
-        self.num_sources = len(schema.sources)
-        self.alone = build_objective(recipe).alone if self.num_sources > 1 else 0.0
-        self.own = nn.ModuleList(
-            nn.ModuleList(self.tasks[t.name].head(width, t.statistics) for t in schema.targets)
-            for _ in range(self.num_sources if self.alone and not SHARED else 0)
-        )
+        self.alone: OwnHeads | None = None
+        if build_objective(recipe).alone > 0 and len(schema.sources) > 1:
+            self.alone = OwnHeads({t.name: [self.tasks[t.name].head(width, t.statistics) for _ in schema.sources] for t in schema.targets})
         wide = [(g.name, g.tokeniser.wide(g.columns, sum(self.outputs))) for g in self.groups]
         self.wide_names = tuple(name for name, part in wide if part is not None)
         self.wide = nn.ModuleList(part for _, part in wide if part is not None)
@@ -86,32 +101,64 @@ class Network(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
         values = self.tokens(batch)
-        pooled = self.trunk(values, batch.plan)
-        scores = {name: head(pooled).float() for name, head in zip(self.target_names, self.heads, strict=True)}
+        result = self.trunk.run(values, batch.plan)
+        pooled, each = result.pooled, [result.pooled] * len(self.heads)
+        if self.trunk.forks:
+            each = list(pooled.view(len(self.heads), -1, pooled.shape[1]))
+            pooled = torch.stack(each).mean(0)
+        scores = {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
         if self.wide:
             parts = [part(batch.packed[name], len(pooled)) for name, part in zip(self.wide_names, self.wide, strict=True)]
             straight = torch.split(torch.stack([p.float() for p in parts]).sum(0), self.outputs, 1)
             scores = {name: deep + direct for (name, deep), direct in zip(scores.items(), straight, strict=True)}
-        alone, rows = None, None
-        if self.alone and (self.training or ADD):
-            alone, rows = self.by_source(values, batch)
-            if ADD:
-                scores = {n: v.index_add(0, rows, alone[n]) for n, v in scores.items()}
-        return Output(pooled.float(), scores, alone, rows)
+        extra = result.flow.extra
+        alone = self.alone(values, batch.plan.meta) if self.alone is not None and self.training else None
+        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None, alone)
 
-    def by_source(self, values: Tensor, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """Scores of each row's sources alone, from the mean of their tokens, and the row of each."""
-        meta = batch.plan.meta
-        key, back = torch.unique(meta.source * batch.plan.num_samples + meta.sample, return_inverse=True)
-        mean = nn.functional.layer_norm(segment_mean(values, back, len(key)), (self.width,))
-        sizes = torch.bincount(key // batch.plan.num_samples, minlength=self.num_sources).tolist()
-        parts = mean.split(sizes)
-        if SHARED:
-            return {name: head(mean).float() for name, head in zip(self.target_names, self.heads, strict=True)}, key % batch.plan.num_samples
-        scores = {
-            name: torch.cat([own[k](part) for own, part in zip(self.own, parts, strict=True)]).float() for k, name in enumerate(self.target_names)
-        }
-        return scores, key % batch.plan.num_samples
+
+class OwnHeads(nn.Module):
+    """For every source a head of its own on the mean of its tokens as they enter the trunk, in training only.
+
+    Its loss teaches each tokeniser as if its source were the only one, where the joint loss leaves a slow source (a picture) without
+    gradient once a quick one (a text) explains the training rows. Wang et al. 2020, "What makes training multi-modal classification
+    networks hard?", arXiv:1905.12681, without its weights by overfitting; here every source of a row weighs alike.
+    ``scores = head_s(normalise(mean of the tokens of source s))``; predictions do not depend on it.
+
+    Args:
+        heads: target -> one head a source, in the order of the sources.
+    """
+
+    def __init__(self, heads: Mapping[str, Sequence[nn.Module]]) -> None:
+        super().__init__()
+        self.targets = tuple(heads)
+        self.heads = nn.ModuleList(nn.ModuleList(each) for each in heads.values())
+        self.sources = len(self.heads[0]) if heads else 0
+
+    def forward(self, values: Tensor, meta: Meta) -> Alone:
+        """What each source of each row says.
+
+        Args:
+            values: (T, D) tokens as they enter the trunk.
+            meta: of the same tokens.
+        """
+        B = meta.num_samples
+        key, back = torch.unique(meta.source * B + meta.sample, return_inverse=True)
+        row = key % B if B else key
+        mean = nn.functional.layer_norm(segment_mean(values, back, len(key)), values.shape[1:])
+        parts = mean.split(torch.bincount(key // max(B, 1), minlength=self.sources).tolist())
+        weight = 1.0 / torch.bincount(row, minlength=B)[row]
+        scores = [torch.cat([head(part) for head, part in zip(each, parts, strict=True)]).float() for each in self.heads]
+        return Alone(row, weight, dict(zip(self.targets, scores, strict=True)))
+
+
+def names_of(schema: Schema) -> Names:
+    """The names a recipe may use for a schema's tokens."""
+    return Names(schema.modalities, tuple(c.name for c in schema.columns), schema.sources, tuple(t.name for t in schema.targets))
+
+
+def edge_values(schema: Schema) -> int:
+    """The most numbers that an edge of any graph column carries."""
+    return max((len(c.statistics.get("edge_mean", ())) for c in schema.columns if c.modality == "graph"), default=0)
 
 
 def head_outputs(head: nn.Module) -> int:

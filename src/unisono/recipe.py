@@ -176,6 +176,7 @@ class Supervised:
 
     Args:
         drop_sources: probability that a training row shows only a random part of its sources.
+        alone: weight of what each source says by itself (``network.OwnHeads``), next to what all say together; 0 for none.
     """
 
     def __init__(self, *, drop_sources: Probability = 0.3, alone: NonNegative = 0.0) -> None:

@@ -111,7 +111,8 @@ def test_a_value_out_of_bounds_is_refused_by_name(registry: Registry[Any], name:
 def _required(registry: Registry[Any], name: str) -> dict[str, Any]:
     """Something for every setting without a default."""
     found = parameters(registry.get(name).target, registry.runtime)
-    return {key: "something" for key, p in found.items() if p.default is inspect.Parameter.empty}
+    missing = {key: p for key, p in found.items() if p.default is inspect.Parameter.empty}
+    return {key: 2 if any(kind is int for kind, _ in _flat(p.annotation)) else "something" for key, p in missing.items()}
 
 
 @pytest.mark.parametrize(("role", "name"), COMPONENTS)
@@ -160,7 +161,8 @@ def test_a_constructor_keeps_within_the_limits(role: str, name: str) -> None:
 def test_every_setting_is_explained(role: str, name: str) -> None:
     registry = REGISTRIES[role]
     target: Any = registry.get(name).target
-    doc = (inspect.getdoc(target) or "") + (inspect.getdoc(target.__init__) or "")
+    bases = target.__mro__ if isinstance(target, type) else [target]
+    doc = "".join(inspect.getdoc(base) or "" for base in bases) + (inspect.getdoc(target.__init__) or "")
     unexplained = [key for key in parameters(target, registry.runtime) if f"{key}:" not in doc]
     assert not unexplained
 

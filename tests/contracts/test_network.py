@@ -42,7 +42,7 @@ class Model:
     cells: dict[str, Cells]
 
     def assembler(self, dropout: float = 0.0) -> Assembler:
-        return Assembler(self.schema, self.network.groups, self.network.trunk.plan, SourceDropout(dropout))
+        return Assembler(self.schema, self.network.groups, self.network.trunk, SourceDropout(dropout))
 
     def batch(self, cells: dict[str, Cells] | None = None, only: list[str] | None = None, draw: Draw | None = None, n: int = ROWS) -> Batch:
         return self.assembler(0.5).assemble(np.arange(n), self.cells if cells is None else cells, {}, draw, only)
@@ -155,7 +155,8 @@ def test_every_parameter_gets_gradient(model: Model) -> None:
     for epoch in range(12):
         output = network(model.batch(draw=Draw(1, epoch, np.arange(ROWS))))
         nothing = network(model.batch({n: blank(c, range(3)) for n, c in model.cells.items()}))
-        sum((s * torch.randn_like(s)).sum() for o in (output, nothing) for s in o.scores.values()).backward()
+        found = [s for o in (output, nothing) for s in (*o.scores.values(), *(o.alone.scores.values() if o.alone else ()))]
+        sum((s * torch.randn_like(s)).sum() for s in found).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert without == []
 

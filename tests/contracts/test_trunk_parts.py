@@ -16,13 +16,14 @@ import torch
 from torch import nn
 from torch.autograd import gradcheck
 
-from tests.contracts.parts import COUNTS, MODALITIES, ROLES, WIDTH, Part, batch, only, parts, run, shake
+from tests.contracts.parts import MODALITIES, ROLES, SAMPLES, SENTENCES, WIDTH, Part, batch, build, only, parts, run, shake
 from tests.contracts.tokenising import same
-from tests.tokens import meta_of
-from unisono.core.plan import Blocks, Run
-from unisono.nn.scope import relate
+from tests.tokens import FRAME, rich_meta
+from unisono.core.tokens import Meta
+from unisono.nn.part import Flow
+from unisono.nn.scope import Partition, relate
 from unisono.nn.share import sharings
-from unisono.nn.trunk import Layer, Trunk, build_trunk
+from unisono.nn.trunk import Trunk
 
 
 @pytest.fixture(params=parts(), ids=lambda p: p.label)
@@ -31,14 +32,16 @@ def part(request: pytest.FixtureRequest) -> Part:
     return found
 
 
-def layers(part: Part, values: torch.Tensor, meta: Any) -> torch.Tensor:
-    """The tokens before they are pooled, in float64."""
+def layers(part: Part, values: torch.Tensor, meta: Any) -> tuple[torch.Tensor, Meta]:
+    """The tokens before they are pooled, in float64, and what is known of them."""
     trunk = part.build()
     plan = trunk.plan(meta)
-    x = values
-    for step, needs in zip(trunk.steps[:-1], plan.steps[:-1], strict=True):
-        x = step(x, needs)
-    return x[: len(meta)]
+    return trunk.run(values, plan).tokens, plan.last
+
+
+def sums(tokens: torch.Tensor) -> torch.Tensor:
+    """What does not depend on the order of tokens: the sums of their first three powers."""
+    return torch.stack([(tokens**k).sum(0) for k in (1, 2, 3)])
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -49,42 +52,46 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
 def test_samples_never_interact(part: Part) -> None:
     trunk, (values, meta) = part.build(), batch(part)
     whole = run(trunk, values, meta)
-    assert whole.shape == (len(COUNTS), part.width)
-    for sample in range(len(COUNTS)):
+    assert whole.shape == (SAMPLES, part.width)
+    for sample in range(SAMPLES):
         close(run(trunk, *only(meta, values, [sample]))[0], whole[sample])
-    order = [3, 0, 6, 2]
+    order = [3, 0, 2]
     close(run(trunk, *only(meta, values, order)), whole[order])
 
 
 def test_samples_never_interact_before_pooling(part: Part) -> None:
     values, meta = batch(part)
-    whole = layers(part, values, meta)
-    for sample in (0, 3, 5):
-        mine = torch.nonzero(meta.sample == sample).squeeze(1)
-        close(layers(part, *only(meta, values, [sample])), whole[mine])
+    whole, left = layers(part, values, meta)
+    for sample in (0, 1, 3):
+        alone, kept = layers(part, *only(meta, values, [sample]))
+        mine = torch.nonzero(left.sample == sample).squeeze(1)
+        assert len(kept) == len(mine)
+        close(sums(alone), sums(whole[mine]))
 
 
 def test_the_order_of_tokens_does_not_matter(part: Part) -> None:
     trunk, (values, meta) = part.build(), batch(part)
     order = torch.randperm(len(meta), generator=torch.Generator().manual_seed(3))
     close(run(trunk, values[order], meta.select(order)), run(trunk, values, meta))
-    close(layers(part, values[order], meta.select(order)), layers(part, values, meta)[order])
+    close(sums(layers(part, values[order], meta.select(order))[0]), sums(layers(part, values, meta)[0]))
 
 
 def test_a_missing_source_equals_an_absent_one(part: Part) -> None:
     trunk, (values, meta) = part.build(), batch(part)
     left = torch.nonzero(meta.source != 1).squeeze(1)
     fewer = run(trunk, values[left], meta.select(left))
-    again = meta_of([[a, 0, c] for a, _, c in COUNTS])
-    close(run(trunk, values[left], again), fewer)
-    untouched = [k for k, c in enumerate(COUNTS) if c[1] == 0]
-    close(fewer[untouched], run(trunk, values, meta)[untouched])
+    has = torch.bincount(meta.sample[meta.source == 1], minlength=SAMPLES) > 0
+    assert bool(has.any())
+    close(fewer[~has], run(trunk, values, meta)[~has])
+    noise = torch.randn_like(values)
+    close(run(trunk, torch.where((meta.source == 1)[:, None], noise, values)[left], meta.select(left)), fewer)
 
 
 def test_batches_without_any_token_or_sample(part: Part) -> None:
     trunk = part.build()
     nothing = torch.zeros(0, part.width, dtype=torch.float64)
-    out = run(trunk, nothing, meta_of([[0, 0, 0]] * 2))
+    empty = rich_meta().select(torch.zeros(0, dtype=torch.int64))
+    out = run(trunk, nothing, replace(empty, num_samples=2))
     assert out.shape == (2, part.width)
     assert bool(torch.isfinite(out).all())
     close(out[0], out[1])
@@ -92,7 +99,7 @@ def test_batches_without_any_token_or_sample(part: Part) -> None:
 
 def test_every_parameter_gets_gradient(part: Part) -> None:
     trunk, (values, meta) = part.build().train(), batch(part)
-    wild = meta_of(COUNTS, shuffle=1)
+    wild = rich_meta(shuffle=1)
     for v, m in ((values, meta), (torch.randn_like(values), wild)):
         out = run(trunk, v, m)
         (out * torch.randn_like(out)).sum().backward()
@@ -116,17 +123,19 @@ class _Layers(nn.Module):
         self.steps = nn.ModuleList(list(trunk.steps)[:-1])
 
     def forward(self, x: torch.Tensor, needs: list[Any]) -> torch.Tensor:
+        flow = Flow()
         for step, need in zip(self.steps, needs, strict=True):
-            x = step(x, need)
+            x = step(x, need, flow)
         return x
 
 
 def test_float64_gradcheck(part: Part) -> None:
     """Analytic and numeric gradients of the layers agree, to the input and to the weights."""
     trunk = part.build()
-    plan = trunk.plan(meta_of([[1, 2, 0], [0, 0, 1]]))
+    small = torch.tensor([0, 1, 6, 7, 17, 18, 41, 42, 43])
+    plan = trunk.plan(rich_meta().select(small))
     module, needs = _Layers(trunk), list(plan.steps[:-1])
-    values = torch.randn(4, part.width, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    values = torch.randn(len(small), part.width, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
     names, weights = zip(*((n, p.detach().clone().requires_grad_()) for n, p in module.named_parameters()), strict=True)
 
     def forward(x: torch.Tensor, *given: torch.Tensor) -> torch.Tensor:
@@ -140,7 +149,7 @@ def test_rebuilt_from_json_and_weights_gives_the_same_bits(part: Part) -> None:
     trunk, (values, meta) = part.build(), batch(part)
     steps, defaults = json.loads(json.dumps([list(part.steps), dict(part.defaults)]))
     torch.manual_seed(77)
-    again = build_trunk(steps, defaults, width=part.width, num_modalities=MODALITIES).double().eval()
+    again = build(steps, defaults, part.width).double().eval()
     again.load_state_dict(trunk.state_dict())
     assert torch.equal(run(again, values, meta), run(trunk, values, meta))
 
@@ -184,32 +193,32 @@ def test_a_plan_depends_on_metadata_alone(part: Part) -> None:
 
 
 @pytest.mark.parametrize("word", sorted(ROLES["scope"].entries))
-def test_a_scope_relates_tokens_of_one_sample_only_and_everyone_to_itself(word: str) -> None:
-    meta = meta_of(COUNTS, shuffle=5)
-    pairs = relate(word, meta).pairs()
-    other_sample = meta.sample[:, None] != meta.sample[None, :]
-    assert not bool((pairs & other_sample).any())
+def test_a_scope_relates_tokens_of_one_sample_only(word: str) -> None:
+    meta = rich_meta(shuffle=5)
+    pairs = relate(SENTENCES.get(word, word), meta, FRAME).pairs()
+    assert not bool((pairs & (meta.sample[:, None] != meta.sample[None, :])).any())
+
+
+@pytest.mark.parametrize("word", sorted(n for n, e in ROLES["scope"].entries.items() if issubclass(e.target, Partition)))
+def test_a_partition_is_symmetric_and_holds_everyone(word: str) -> None:
+    meta, sentence = rich_meta(shuffle=5), SENTENCES.get(word, word)
+    pairs = relate(sentence, meta, FRAME).pairs()
     assert bool(pairs.diagonal().all())
     assert torch.equal(pairs, pairs.T)
-    doubled = relate(f"{word} & {word}", meta).pairs()
-    assert torch.equal(doubled, pairs)
-    with_sample = relate(f"sample & {word}", meta).pairs()
-    assert torch.equal(with_sample, pairs)
+    assert torch.equal(relate(f"{sentence} & {sentence}", meta, FRAME).pairs(), pairs)
+    assert torch.equal(relate(f"sample & {sentence}", meta, FRAME).pairs(), pairs)
 
 
 @pytest.mark.parametrize("word", sorted(ROLES["mixer"].entries))
-def test_a_mixer_adds_exactly_zero_to_a_token_that_is_no_query(word: str) -> None:
-    torch.manual_seed(0)
-    trunk = build_trunk([{"mixer": word}, {"read": "mean"}], {}, width=WIDTH, num_modalities=MODALITIES).double().eval()
+def test_who_is_no_query_stays_and_who_sees_nothing_gets_nothing_from_the_mixer(word: str) -> None:
+    steps = [{"mixer": SENTENCES.get(word, word), "scope": "cross(title <- photo)", "ffn": "none"}, {"read": "mean"}]
+    trunk = build(steps, {}).double().eval()
     shake(trunk)
-    layer = trunk.steps[0]
-    assert isinstance(layer, Layer)
-    meta = meta_of([[3, 2, 0]])
-    whole = trunk.plan(meta).steps[0]
-    few = Blocks(torch.tensor([0, 2]), None, (Run(1, 2, 2),), None, torch.tensor([True, False, True, False, False]), 5)
-    values = torch.randn(5, WIDTH, dtype=torch.float64)
-    out = layer(values, replace(whole, blocks=few))
-    assert torch.equal(out[[1, 3, 4]], values[[1, 3, 4]])
-    assert not torch.equal(out[[0, 2]], values[[0, 2]])
-    alone = layer(values[[0, 2]], trunk.plan(meta_of([[2, 0, 0]])).steps[0])
-    close(out[[0, 2]], alone)
+    meta = rich_meta()
+    values = torch.randn(len(meta), WIDTH, dtype=torch.float64)
+    out = trunk.run(values, trunk.plan(meta)).tokens
+    asks = meta.column == 1
+    sees = asks & (meta.sample == 0)
+    assert bool((asks & ~sees).any())
+    assert torch.equal(out[~sees], values[~sees])
+    assert word == "none" or not bool((out[sees] == values[sees]).all(1).any())

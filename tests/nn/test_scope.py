@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tokens import meta_of
+from tests.tokens import meta_of, with_inserted
 from unisono.core.errors import ConfigError
+from unisono.core.relation import Blocks
 from unisono.core.tokens import Meta
-from unisono.nn.insert import insert_tokens
 from unisono.nn.scope import relate, scopes
 
 counts = st.integers(1, 3).flatmap(lambda s: st.lists(st.lists(st.integers(0, 4), min_size=s, max_size=s), min_size=1, max_size=5))
@@ -47,7 +47,7 @@ TEXTS = ["sample", "source", "modality", "bottleneck", "source & bottleneck", "m
 def test_blocks_are_the_definition(text: str, counts: list[list[int]], seed: int, num: int) -> None:
     meta = meta_of(counts, shuffle=seed)
     if num:
-        meta, _ = insert_tokens(meta, num, 0)
+        meta = with_inserted(meta, num)
     seen = relate(text, meta).pairs()
     expected = np.array([[mixes(text, meta, a, b) for b in range(len(meta))] for a in range(len(meta))], dtype=bool)
     assert np.array_equal(seen.numpy(), expected.reshape(len(meta), len(meta)))
@@ -55,8 +55,9 @@ def test_blocks_are_the_definition(text: str, counts: list[list[int]], seed: int
 
 @given(counts=counts, seed=st.integers(0, 99))
 def test_shares_of_a_query_add_to_one(counts: list[list[int]], seed: int) -> None:
-    meta, _ = insert_tokens(meta_of(counts, shuffle=seed), 2, 0)
+    meta = with_inserted(meta_of(counts, shuffle=seed), 2)
     blocks = relate("source & bottleneck", meta)
+    assert isinstance(blocks, Blocks)
     if blocks.share is None:
         assert blocks.query is None or len(torch.unique(blocks.query)) == len(meta)
     else:
@@ -66,7 +67,9 @@ def test_shares_of_a_query_add_to_one(counts: list[list[int]], seed: int) -> Non
 
 
 def test_tokens_in_order_need_no_gathering() -> None:
-    assert relate("sample", meta_of([[1, 1], [2, 1], [2, 2]])).query is None
+    blocks = relate("sample", meta_of([[1, 1], [2, 1], [2, 2]]))
+    assert isinstance(blocks, Blocks)
+    assert blocks.query is None
 
 
 def test_unknown_word_names_the_nearest() -> None:

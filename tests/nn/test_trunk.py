@@ -11,7 +11,8 @@ import torch
 from tests.tokens import meta_of
 from unisono.core.errors import ConfigError
 from unisono.core.tokens import Meta
-from unisono.nn.trunk import Trunk, build_trunk
+from unisono.nn.grammar import build_trunk
+from unisono.nn.trunk import Trunk
 
 SCHEDULES: dict[str, list[dict[str, Any]]] = {
     "early": [{"repeat": 2, "scope": "sample"}, {"read": "mean"}],
@@ -69,7 +70,7 @@ def test_empty_sample_is_read_as_the_learned_vector(trunk: Trunk) -> None:
     read: Any = trunk.steps[-1]
     torch.nn.init.normal_(read.nothing)
     values = torch.randn(16, WIDTH, dtype=torch.float64)
-    torch.testing.assert_close(run(trunk, values, meta_of(COUNTS))[2], read.nothing.float())
+    torch.testing.assert_close(run(trunk, values, meta_of(COUNTS))[2], read.nothing)
 
 
 def test_a_batch_without_any_token(trunk: Trunk) -> None:

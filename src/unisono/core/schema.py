@@ -11,6 +11,11 @@ MODALITIES = (
     "number", "category", "boolean", "datetime", "text", "image", "video", "audio",
     "series", "points", "graph", "sequence", "cube", "vector",
 )  # fmt: skip
+#: What the axes of a cell's grid are, by modality; one that is not listed has no grid.
+AXES: Mapping[str, tuple[str, ...]] = {
+    "text": ("time",), "image": ("row", "column"), "video": ("time", "row", "column"), "audio": ("time",), "series": ("time",),
+    "sequence": ("time",), "cube": ("row", "column", "band"),
+}  # fmt: skip
 #: Modalities of one value a cell: all such columns together are the source ``table``.
 SCALARS = frozenset({"number", "category", "boolean", "datetime"})
 #: The source that all scalar columns belong to unless told otherwise.

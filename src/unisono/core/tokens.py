@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,8 @@ class Meta:
         num_modalities: number of the model's modalities, inserted tokens not counted.
         edges: (2, E) int64 token indices (from, to) of graph cells, or None.
         edge_values: (E, De) float32, or None.
+        node: (T,) int64, number of the node in its graph, -1 for tokens of no graph; None when there is no graph.
+        task: (T,) int64, the task a token works for after a fork by task, -1 for all; None before one.
     """
 
     sample: Tensor
@@ -50,6 +53,8 @@ class Meta:
     num_modalities: int
     edges: Tensor | None = None
     edge_values: Tensor | None = None
+    node: Tensor | None = None
+    task: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.sample.shape[0])
@@ -70,23 +75,23 @@ class Meta:
             keep = (moved >= 0).all(0)
             edges = moved[:, keep]
             edge_values = edge_values[keep] if edge_values is not None else None
-        fields = {name: getattr(self, name)[index] for name in _PER_TOKEN}
+        fields: dict[str, Any] = {name: getattr(self, name)[index] for name in _PER_TOKEN if getattr(self, name) is not None}
         return replace(self, **fields, edges=edges, edge_values=edge_values)
 
-    def to(self, device: torch.device) -> Meta:
-        """The same on another device."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in _PER_TOKEN}
-        edges = self.edges.to(device) if self.edges is not None else None
-        edge_values = self.edge_values.to(device) if self.edge_values is not None else None
-        return replace(self, **moved, edges=edges, edge_values=edge_values)
+    @property
+    def groups(self) -> Tensor:
+        """(T,) what may ever mix: the sample, and after a fork by task the sample and the task."""
+        if self.task is None:
+            return self.sample
+        return self.sample * (int(self.task.max()) + 2 if len(self) else 1) + self.task + 1
 
 
-_PER_TOKEN = ("sample", "column", "item", "source", "modality", "level", "place", "coords", "time")
+_PER_TOKEN = ("sample", "column", "item", "source", "modality", "level", "place", "coords", "time", "node", "task")
 
 
 def concatenate(metas: Sequence[Meta]) -> Meta:
     """Put several sets of tokens of the same batch one behind the other; edges move along."""
-    fields = {name: torch.cat([getattr(m, name) for m in metas]) for name in _PER_TOKEN}
+    fields: dict[str, Any] = {name: _joined(metas, name) for name in _PER_TOKEN}
     offset, edges, values = 0, [], []
     width = max((m.edge_values.shape[1] for m in metas if m.edge_values is not None), default=0)
     for m in metas:
@@ -95,13 +100,22 @@ def concatenate(metas: Sequence[Meta]) -> Meta:
             given = m.edge_values if m.edge_values is not None else torch.zeros(m.edges.shape[1], 0)
             values.append(torch.nn.functional.pad(given, (0, width - given.shape[1])))
         offset += len(m)
-    return Meta(
+    return replace(
+        metas[0],
         **fields,
         num_samples=metas[0].num_samples,
         num_modalities=metas[0].num_modalities,
         edges=torch.cat(edges, 1) if edges else None,
         edge_values=torch.cat(values) if edges and width else None,
     )
+
+
+def _joined(metas: Sequence[Meta], name: str) -> Tensor | None:
+    """One field of all; where only some have it, -1 stands for the others."""
+    found = [getattr(m, name) for m in metas]
+    if all(f is None for f in found):
+        return None
+    return torch.cat([f if f is not None else torch.full((len(m),), -1) for f, m in zip(found, metas, strict=True)])
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,7 @@ class Packed:
         level: (T,) int64.
         edges: (2, E) int64 token indices within this pack, or None.
         edge_values: (E, De) float32, or None.
+        node: (T,) int64, number of the node in its graph; None where cells are no graphs.
     """
 
     inputs: dict[str, Tensor]
@@ -171,6 +172,7 @@ class Packed:
     level: Tensor
     edges: Tensor | None = None
     edge_values: Tensor | None = None
+    node: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.sample.shape[0])
@@ -203,7 +205,18 @@ class Packed:
             level=torch.zeros(t, dtype=torch.int64),
             edges=None if edges is None else torch.from_numpy(np.ascontiguousarray(edges, np.int64)),
             edge_values=None if edge_values is None else torch.from_numpy(np.ascontiguousarray(edge_values, np.float32)),
+            node=None if edges is None else torch.from_numpy(_within(sample, item)),
         )
+
+
+def _within(sample: NDArray[np.int64], item: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """The number of each token within its item; items lie one behind the other."""
+    t = len(sample)
+    new = np.diff(sample, prepend=-1) != 0
+    if item is not None:
+        new |= np.diff(item, prepend=-1) != 0
+    starts = np.flatnonzero(new)
+    return np.arange(t, dtype=np.int64) - np.repeat(starts, np.diff(starts, append=t))
 
 
 def _three(given: NDArray[Any] | None, t: int, absent: float, dtype: Any) -> Tensor:

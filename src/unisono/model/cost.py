@@ -56,7 +56,7 @@ def cost_of(recipe: Recipe, data: Any, targets: Mapping[str, str | None], readin
         prepared = prepare(TableCache.write(source, Path(folder)), recipe, options, source.hints)
         network = Network(recipe=recipe, schema=prepared.schema).eval()
         rows = prepared.split.train[:_ROWS]
-        batch = Assembler(prepared.schema, network.groups, network.trunk.plan).assemble(rows, prepared.store.cells(rows), {})
+        batch = Assembler(prepared.schema, network.groups, network.trunk).assemble(rows, prepared.store.cells(rows), {})
     return measure(network, batch)
 
 
@@ -68,6 +68,7 @@ def measure(network: Network, batch: Batch) -> Cost:
         "trunk": network.trunk,
         "heads": network.heads,
         "wide": network.wide,
+        "alone": network.alone,
     }
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     parameters["total"] = sum(p.numel() for p in network.parameters())

@@ -162,11 +162,12 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
     if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
-    assembler = Assembler(schema, network.groups, network.trunk.plan, SourceDropout(build_objective(recipe).drop_sources))
+    objective = build_objective(recipe)
+    assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(objective.drop_sources))
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
     device = choose_device()
     bf16 = choose_precision(settings.precision, device) == "bf16"
-    learner = Supervised(network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16)
+    learner = Supervised(network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16, objective.alone)
     network.to(device)
     measured = Evaluator(network, schema, assembler, prepared.store, prepared.targets, device, bf16)
     headline = split.test if len(split.test) else split.val

@@ -144,6 +144,7 @@ class Supervised:
         validation: rows for early stopping; may be empty.
         targets: target -> (encoded values, present) of every row.
         names: row -> a name that a person recognises.
+        alone: weight of the loss of the row's sources, each by itself; its mean over them is added.
     """
 
     network: Network
@@ -154,6 +155,7 @@ class Supervised:
     names: Any
     device: torch.device
     bf16: bool = False
+    alone: float = 0.0
 
     def __post_init__(self) -> None:
         self._kept: list[Batch] | None = None
@@ -172,16 +174,19 @@ class Supervised:
         parts: dict[str, tuple[float, float]] = {}
         for target in self.schema.targets:
             values, present = batch.targets[target.name]
-            losses = self.network.tasks[target.name].loss(scores[target.name], values, present, target.statistics)
-            total = total.to(losses.device) + losses.sum() / self._units[target.name] / len(self.schema.targets)
+            task = self.network.tasks[target.name]
+            losses = task.loss(scores[target.name], values, present, target.statistics)
+            share = 1.0 / self._units[target.name] / len(self.schema.targets)
+            total = total.to(losses.device) + share * losses.sum()
+            if (alone := output.alone) is not None:
+                own = task.loss(alone.scores[target.name], values[alone.row], present[alone.row], target.statistics)
+                total = total + share * self.alone * (own * alone.weight).sum()
             parts[target.name] = (float(losses.detach().sum()), float(present.sum()))
-            if output.alone is not None and output.rows is not None:
-                r = output.rows
-                own = self.network.tasks[target.name].loss(output.alone[target.name], values[r], present[r], target.statistics)
-                share = 1.0 / torch.bincount(r, minlength=len(present))[r]
-                total = total + self.network.alone * (own * share).sum() / self._units[target.name] / len(self.schema.targets)
         any_target = torch.stack([present for _, present in batch.targets.values()]).any(0)
-        return Losses(total, any_target.sum().to(torch.float32), parts)
+        rows = any_target.sum().to(torch.float32)
+        if output.extra is not None:
+            total = total + output.extra * rows.to(total.device)
+        return Losses(total, rows, parts)
 
     def validate(self) -> Validation | None:
         """Losses and metrics on the validation rows; the loss is minimised."""

@@ -94,7 +94,7 @@ class Predictor:
         self.network.to(self.device)
         precision = str(self.recipe.settings.get("train", {}).get("precision", "auto"))
         self.bf16 = choose_precision(precision, self.device) == "bf16"
-        self.assembler = Assembler(self.schema, self.network.groups, self.network.trunk.plan)
+        self.assembler = Assembler(self.schema, self.network.groups, self.network.trunk)
 
     # -- tables -------------------------------------------------------------------------------------------------------------
 

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unisono.core.registry import Count, Registry
 from unisono.core.tokens import Meta, concatenate
+from unisono.nn.part import Flow
+from unisono.nn.step import Step, Walk
 
 # B samples, T tokens, D width, I inserted tokens a sample
 
 
-@dataclass(frozen=True)
-class InsertPlan:
-    """Where inserted tokens go: behind the others, ``slot`` (B' * I,) telling which learned vector each is."""
-
-    slot: Tensor
-
-    def to(self, device: torch.device) -> InsertPlan:
-        """The same on another device."""
-        return InsertPlan(self.slot.to(device))
-
-
-class Insert(nn.Module):
-    """Adds learned tokens: ``plan`` on the host, ``forward`` on the values."""
-
-    num: int
-
-    def plan(self, meta: Meta, number: int) -> tuple[Meta, InsertPlan]:
-        """The tokens afterwards.
-
-        Args:
-            meta: the tokens before.
-            number: the how-manieth insertion of the trunk this is, from 0; inserted tokens get column -1 - number.
-        """
-        return insert_tokens(meta, self.num, number)
+class Insert(Step):
+    """Adds tokens."""
 
 
 inserts: Registry[Insert] = Registry("insert", Insert, package="unisono.nn", runtime=("width",))
@@ -44,7 +25,7 @@ inserts: Registry[Insert] = Registry("insert", Insert, package="unisono.nn", run
 
 @inserts.register("bottleneck", source="arXiv:2107.00135")
 class Bottleneck(Insert):
-    """``num`` learned tokens a sample, through which sources can exchange what they know.
+    """``num`` learned tokens a sample, through which sources can exchange what they know, or in which a state is kept.
 
     Args:
         width: D.
@@ -56,29 +37,47 @@ class Bottleneck(Insert):
         self.num = num
         self.values = nn.Parameter(torch.randn(num, width) * 0.02)
 
-    def forward(self, x_TD: Tensor, plan: InsertPlan) -> Tensor:
+    def plan(self, walk: Walk) -> Tensor:
+        """Which learned vector each new token is, (B' * I,); the new tokens stand behind the others."""
+        meta = walk.meta
+        fresh = blank_tokens(meta, _groups(meta), self.num, -1 - walk.inserted)
+        walk.inserted += 1
+        walk.become(concatenate([meta, fresh]), np.arange(len(meta)))
+        return torch.arange(self.num).repeat(len(fresh) // self.num)
+
+    def forward(self, x_TD: Tensor, plan: Tensor, flow: Flow) -> Tensor:
         """Append the learned tokens."""
-        return torch.cat([x_TD, self.values.to(x_TD.dtype)[plan.slot]])
+        return torch.cat([x_TD, self.values.to(x_TD.dtype)[plan]])
 
 
-def insert_tokens(meta: Meta, num: int, number: int) -> tuple[Meta, InsertPlan]:
-    """Metadata with ``num`` more tokens for each sample that has any token."""
-    present = torch.unique(meta.sample)
-    sample = present.repeat_interleave(num)
-    t = len(sample)
-    slot = torch.arange(num).repeat(len(present))
-    place = torch.full((t, 3), -1, dtype=torch.int64)
-    fresh = Meta(
-        sample=sample,
-        column=torch.full((t,), -1 - number),
+def _groups(meta: Meta) -> Tensor:
+    """One token of each sample (and task) that has any, in order."""
+    _, first = np.unique(meta.groups.numpy(), return_index=True)
+    return torch.from_numpy(first)
+
+
+def blank_tokens(meta: Meta, like: Tensor, num: int, column: int) -> Meta:
+    """Metadata of new tokens without a place of their own.
+
+    Args:
+        meta: the tokens there are.
+        like: (G,) tokens whose sample and task the new ones get.
+        num: new tokens for each of them.
+        column: what they have for a column, below 0.
+    """
+    chosen = meta.select(like.repeat_interleave(num))
+    t = len(chosen)
+    return replace(
+        chosen,
+        column=torch.full((t,), column),
         item=torch.zeros(t, dtype=torch.int64),
         source=torch.full((t,), -1),
         modality=torch.full((t,), meta.num_modalities),
         level=torch.zeros(t, dtype=torch.int64),
-        place=place,
+        place=torch.full((t, 3), -1, dtype=torch.int64),
         coords=torch.full((t, 3), torch.nan),
         time=torch.full((t,), torch.nan),
-        num_samples=meta.num_samples,
-        num_modalities=meta.num_modalities,
+        edges=None,
+        edge_values=None,
+        node=None,
     )
-    return concatenate([meta, fresh]), InsertPlan(slot)

@@ -2,64 +2,184 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from unisono.core.errors import ConfigError
-from unisono.core.plan import Blocks, Sets
-from unisono.core.registry import Count, Probability, Registry
+from unisono.core.registry import Count, Index, Probability, Registry, Traits
+from unisono.core.relation import Blocks, Edges, Relation
+from unisono.nn.bias import Bias, BiasPlan
 from unisono.nn.dropout import Dropout
 from unisono.nn.ffn import silent
-from unisono.nn.share import Sharing
-from unisono.ops.attention import attend
+from unisono.nn.part import Frame, Known
+from unisono.nn.rotary import Rotary, rotate
+from unisono.nn.share import Linear, Sharing
+from unisono.ops.attention import attend, attend_edges
 
-# T tokens, N places in block order, D width, H heads, K width of a head
+# T tokens, N places in block order, D width, H heads, K width of a head, E edges
 
 
 class Mixer(nn.Module):
-    """Mixes tokens within blocks: ``forward((T, D), blocks, sets) -> (T, D)``; a token that is no query gets zeros."""
+    """Mixes tokens within a relation: ``forward((T, D), relation, plan) -> (T, D)``; what a token that sees no key gets is not used.
+
+    ``plan(known, relation)`` works out on the host what ``forward`` needs besides the relation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def plan(self, known: Known, relation: Relation, scope: Hashable) -> Any:
+        """Nothing, unless a mixer says otherwise.
+
+        Args:
+            known: the batch's tokens.
+            relation: who sees whom.
+            scope: equal for equal relations.
+        """
+        return None
+
+    def forward(self, x_TD: Tensor, relation: Relation, plan: Any) -> Tensor:
+        """Mix (T, D)."""
+        raise NotImplementedError
 
 
-mixers: Registry[Mixer] = Registry("mixer", Mixer, package="unisono.nn", runtime=("width", "sharing", "num_modalities"))
+mixers: Registry[Mixer] = Registry("mixer", Mixer, package="unisono.nn", runtime=("width", "sharing", "frame"))
+
+
+class AttentionPlan(NamedTuple):
+    """What attention needs of a batch: of its projections, its turned axes and its biases."""
+
+    project: Any
+    out: Any
+    angles: Any
+    bias: BiasPlan | None
 
 
 @mixers.register("attention", source="arXiv:1706.03762")
 class Attention(Mixer):
-    """Multi-head softmax attention: ``concat_h(softmax(Q_h K_h' / sqrt(K)) V_h) W_o`` within each block.
+    """Multi-head softmax attention: ``concat_h(softmax(Q_h K_h' / sqrt(K) + bias) V_h) W_o`` within each block, or along edges.
 
     Args:
         width: D, a multiple of ``heads``.
         sharing: how the projections are shared over tokens.
-        num_modalities: number of modalities, inserted tokens counted as one more.
+        frame: the model around it.
+        heads: H.
+        dropout: probability of dropping an output unit in training.
+        kv_heads: heads of keys and values, each serving H / kv_heads queries (arXiv:2305.13245); 0 for H.
+        rotary: turns queries and keys by their place on up to so many axes (arXiv:2104.09864); 0 for not.
+        qk_norm: whether queries and keys are normalised in each head (arXiv:2302.05442).
+        bias: of the scores, from relative places.
+    """
+
+    def __init__(
+        self, *, width: int, sharing: Sharing, frame: Frame, heads: Count = 4, dropout: Probability = 0.0, kv_heads: Index = 0,
+        rotary: Index = 0, qk_norm: bool = False, bias: Bias | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        few = kv_heads or heads
+        if width % heads:
+            raise ConfigError(f"attention: the width {width} is no multiple of {heads} heads")
+        if heads % few:
+            raise ConfigError(f"attention: {heads} heads of queries are no multiple of {few} heads of keys")
+        self.heads, self.few, self.size = heads, few, width // heads
+        self.rotary = Rotary(axes=rotary, size=self.size) if rotary else None
+        self.project = sharing.wrap(lambda: Linear(width, (heads + 2 * few) * self.size), frame, "mixer.project")
+        self.out = sharing.wrap(lambda: silent(Linear(width, width)), frame, "mixer.out")
+        self.scales = nn.Parameter(torch.ones(2, self.size)) if qk_norm else None
+        self.bias = None if bias is None else bias.made(heads)
+        self.dropout = Dropout(dropout)
+
+    def plan(self, known: Known, relation: Relation, scope: Hashable) -> AttentionPlan:
+        """Projections by set, angles by place, biases by relative place."""
+        angles = None if self.rotary is None else known.once(self.rotary.key, lambda: self.rotary.plan(known.meta))  # type: ignore[union-attr]
+        bias = None
+        if self.bias is not None and isinstance(relation, Blocks):
+            bias = known.once(("bias", scope, self.bias.plan_key()), lambda: self.bias.plan(known.meta, relation))  # type: ignore[union-attr]
+        return AttentionPlan(known.part(self.project), known.part(self.out), angles, bias)
+
+    def forward(self, x_TD: Tensor, relation: Relation, plan: AttentionPlan) -> Tensor:
+        """Mix (T, D) within the relation."""
+        qkv = self.project(x_TD, plan.project).view(len(x_TD), self.heads + 2 * self.few, self.size)
+        if plan.angles is not None or self.scales is not None:
+            qkv = self._prepared(qkv, plan)
+        mixed = self._along(qkv, relation) if isinstance(relation, Edges) else gather_back(self._within(qkv, relation, plan), relation)
+        result: Tensor = self.dropout(self.out(mixed, plan.out))
+        return result
+
+    def _prepared(self, qkv: Tensor, plan: AttentionPlan) -> Tensor:
+        """Queries and keys normalised and turned."""
+        asks, v = torch.split(qkv, [self.heads + self.few, self.few], 1)
+        if self.scales is not None:
+            scale = self.scales.to(asks.dtype).repeat_interleave(torch.tensor([self.heads, self.few], device=asks.device), 0)
+            asks = nn.functional.rms_norm(asks, (self.size,), None, 1e-6) * scale
+        if plan.angles is not None:
+            asks = rotate(asks, plan.angles)
+        return torch.cat([asks, v], 1)
+
+    def _within(self, qkv: Tensor, relation: Blocks, plan: AttentionPlan) -> Tensor:
+        h, f = self.heads, self.few
+        if relation.key is None:
+            if relation.query is not None:
+                qkv = qkv[relation.query]
+            q, k, v = torch.split(qkv, [h, f, f], 1)
+        else:
+            q = qkv[:, :h][relation.query_index().to(qkv.device)]
+            k, v = torch.split(qkv[:, h:][relation.key], [f, f], 1)
+        bias = None if self.bias is None or plan.bias is None else self.bias.tables(plan.bias)
+        return attend(q, k, v, relation.calls, bias)
+
+    def _along(self, qkv: Tensor, relation: Edges) -> Tensor:
+        q, k, v = torch.split(qkv, [self.heads, self.few, self.few], 1)
+        if self.few != self.heads:
+            k, v = (x.repeat_interleave(self.heads // self.few, 1) for x in (k, v))
+        return attend_edges(q, k, v, relation.query, relation.key)
+
+
+@mixers.register("edge_attention", source="arXiv:2012.09699")
+class EdgeAttention(Attention):
+    """Attention along edges whose values weigh the product of every channel: ``sum_k q_ik k_jk (1 + W e_ij)_k / sqrt(K)``.
+
+    Where edges carry nothing, or the scope has no edges, it is plain attention.
+
+    Args:
+        width: D, a multiple of ``heads``.
+        sharing: how the projections are shared over tokens.
+        frame: knows how many numbers an edge carries.
         heads: H.
         dropout: probability of dropping an output unit in training.
     """
 
-    def __init__(self, *, width: int, sharing: Sharing, num_modalities: int, heads: Count = 4, dropout: Probability = 0.0) -> None:
-        super().__init__()
-        if width % heads:
-            raise ConfigError(f"attention: the width {width} is no multiple of {heads} heads")
-        self.heads, self.width = heads, width
-        self.project = sharing.wrap(lambda: nn.Linear(width, 3 * width), num_modalities)
-        self.out = sharing.wrap(lambda: silent(nn.Linear(width, width)), num_modalities)
-        self.dropout = Dropout(dropout)
+    def __init__(self, *, width: int, sharing: Sharing, frame: Frame, heads: Count = 4, dropout: Probability = 0.0) -> None:
+        super().__init__(width=width, sharing=sharing, frame=frame, heads=heads, dropout=dropout)
+        self.edge = nn.Linear(frame.num_edge_values, width, bias=False) if frame.num_edge_values else None
 
-    def forward(self, x_TD: Tensor, blocks: Blocks, sets: Sets | None) -> Tensor:
-        """Mix (T, D) within the blocks."""
-        qkv = self.project(x_TD, sets)
-        if blocks.query is not None:
-            qkv = qkv[blocks.query]
-        q, k, v = qkv.view(-1, 3, self.heads, self.width // self.heads).unbind(1)
-        mixed = gather_back(attend(q, k, v, blocks.calls), blocks)
-        result: Tensor = self.dropout(self.out(mixed, sets))
-        return result
+    def _along(self, qkv: Tensor, relation: Edges) -> Tensor:
+        if self.edge is None or relation.values is None:
+            return super()._along(qkv, relation)
+        q, k, v = torch.split(qkv, [self.heads, self.heads, self.heads], 1)
+        weigh = 1.0 + self.edge(relation.values.to(qkv.dtype)).view(-1, self.heads, self.size)
+        return attend_edges(q, k, v, relation.query, relation.key, weigh)
+
+
+@mixers.register("none", traits=Traits(exempt={"source": "no mixer at all"}))
+class NoMixer(Mixer):
+    """``y = 0``: a layer that is only a feed-forward."""
+
+    def forward(self, x_TD: Tensor, relation: Relation, plan: Any) -> Tensor:
+        """Zeros (T, D)."""
+        return torch.zeros_like(x_TD)
 
 
 def gather_back(mixed_ND: Tensor, blocks: Blocks) -> Tensor:
     """Bring block-ordered outputs (Nq, D) to the tokens (T, D): averaged for a token in several blocks, zero for one in none."""
+    if blocks.share is not None:
+        mixed_ND = mixed_ND * blocks.share.unsqueeze(1).to(mixed_ND.dtype)
     if blocks.query is None:
         return mixed_ND
     base = mixed_ND.new_zeros(blocks.num_tokens, mixed_ND.shape[1])
     if blocks.share is None:
         return torch.index_copy(base, 0, blocks.query, mixed_ND)
-    return base.index_add(0, blocks.query, mixed_ND * blocks.share.unsqueeze(1).to(mixed_ND.dtype))
+    return base.index_add(0, blocks.query, mixed_ND)

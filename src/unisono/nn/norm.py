@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from unisono.core.registry import Positive, Registry
+from unisono.core.registry import Positive, Registry, Traits
+from unisono.nn.part import Part
 
 # T tokens, D width
 
 
-class Norm(nn.Module):
-    """Rescales tokens: ``forward((T, D)) -> (T, D)``."""
+class Norm(Part):
+    """Rescales tokens: ``forward((T, D), plan) -> (T, D)``."""
 
 
-norms: Registry[Norm] = Registry("norm", Norm, package="unisono.nn", runtime=("width",))
+norms: Registry[Norm] = Registry("norm", Norm, package="unisono.nn", runtime=("width", "frame"))
 
 
 @norms.register("layer", source="arXiv:1607.06450")
@@ -32,7 +35,7 @@ class LayerNorm(Norm):
         self.bias = nn.Parameter(torch.zeros(width))
         self.eps = eps
 
-    def forward(self, x_TD: Tensor) -> Tensor:
+    def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
         """Normalise (T, D)."""
         return nn.functional.layer_norm(x_TD, self.weight.shape, self.weight, self.bias, self.eps)
 
@@ -51,6 +54,15 @@ class RMSNorm(Norm):
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
 
-    def forward(self, x_TD: Tensor) -> Tensor:
+    def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
         """Normalise (T, D)."""
         return nn.functional.rms_norm(x_TD, self.weight.shape, self.weight, self.eps)
+
+
+@norms.register("none", traits=Traits(exempt={"source": "no norm at all"}))
+class NoNorm(Norm):
+    """``y = x``: for self-normalising layers, or residual branches scaled by depth."""
+
+    def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
+        """The same (T, D)."""
+        return x_TD

@@ -1,6 +1,7 @@
-"""The one attention operation: softmax attention within blocks of packed tokens.
+"""The one attention operation: softmax attention of packed tokens within blocks, or along edges.
 
-Letters: N places in the block-sorted order, H heads, K width of a head, G blocks, L tokens of a block.
+Letters: N places in the block-sorted order, H heads, K width of a head, R query heads for each key head, G blocks, L tokens of a block,
+E edges, T tokens.
 """
 
 from __future__ import annotations
@@ -12,46 +13,76 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from unisono.core.plan import Call
+from unisono.core.relation import Call
+from unisono.ops.segment import segment_softmax, segment_sum
 
 #: In bfloat16 training on a CPU, blocks up to this length run as batched products: the fused kernel's backward is slow there.
 _PRODUCT_LENGTH = 512
 
 
-def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, calls: Sequence[Call]) -> Tensor:
-    """Softmax attention of every query over the keys of its block.
+def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, calls: Sequence[Call], bias: Sequence[Tensor] | None = None) -> Tensor:
+    """Softmax attention of every query over the keys of its block that it may see.
 
-    For each block: ``softmax(q k' / sqrt(K)) v``, the softmax in float32. Source: arXiv:1706.03762, equation 1.
+    For each block: ``softmax(q k' / sqrt(K) + bias) v``, the softmax in float32. Source: arXiv:1706.03762, equation 1; with fewer heads
+    of keys and values than of queries each serves R of them in a row (arXiv:2305.13245).
 
     Args:
-        q_NHK: queries (Nq, H, K), block by block.
+        q_NHK: queries (Nq, R H, K), block by block.
         k_NHK: keys (Nk, H, K), block by block.
         v_NHK: values (Nk, H, K).
-        calls: the shapes of the blocks in that order; a block without keys gives zeros.
+        calls: the shapes of the blocks in that order.
+        bias: for each call (blocks or 1, R H, Lq, Lk), added to the scores; None for none.
 
     Returns:
-        (Nq, H * K).
+        (Nq, R H K); zeros for queries that see no key are the caller's business, since each then sees its whole block.
     """
+    heads = q_NHK.shape[1]
+    if k_NHK.shape[1] != heads:
+        k_NHK, v_NHK = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k_NHK, v_NHK))
     if len(calls) == 1:
-        return _attend_call(q_NHK, k_NHK, v_NHK, calls[0])
+        return _attend_call(q_NHK, k_NHK, v_NHK, calls[0], None if bias is None else bias[0])
     q_parts = torch.split(q_NHK, [c.queries for c in calls])
     key_sizes = [c.keys for c in calls]
     k_parts, v_parts = torch.split(k_NHK, key_sizes), torch.split(v_NHK, key_sizes)
-    parts = [_attend_call(q, k, v, c) for q, k, v, c in zip(q_parts, k_parts, v_parts, calls, strict=True)]
-    return torch.cat(parts) if parts else q_NHK.reshape(0, q_NHK.shape[1] * q_NHK.shape[2])
+    biases: Sequence[Tensor | None] = [None] * len(calls) if bias is None else bias
+    parts = [_attend_call(*part) for part in zip(q_parts, k_parts, v_parts, calls, biases, strict=True)]
+    return torch.cat(parts) if parts else q_NHK.reshape(0, heads * q_NHK.shape[2])
 
 
-def _attend_call(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, call: Call) -> Tensor:
+def attend_edges(q_THK: Tensor, k_THK: Tensor, v_THK: Tensor, query_E: Tensor, key_E: Tensor, weigh_EHK: Tensor | None = None) -> Tensor:
+    """Softmax attention along edges: ``sum_j softmax_j(sum_k q_ik k_jk w_ijk / sqrt(K)) v_j`` over the edges of each query.
+
+    Source: arXiv:2012.09699, equations 4 to 6 and, with values on edges, 12.
+
+    Args:
+        q_THK: queries (T, H, K).
+        k_THK: keys (T, H, K).
+        v_THK: values (T, H, K).
+        query_E: (E,) the token that asks.
+        key_E: (E,) the token that is seen.
+        weigh_EHK: factors of the products of each channel, or None for 1.
+
+    Returns:
+        (T, H * K), zero for tokens without an edge.
+    """
+    tokens, heads, k = q_THK.shape
+    products = q_THK[query_E] * k_THK[key_E]
+    if weigh_EHK is not None:
+        products = products * weigh_EHK
+    scores = products.sum(-1) * (1.0 / math.sqrt(k))
+    weights = segment_softmax(scores, query_E, tokens)
+    return segment_sum(weights.unsqueeze(-1) * v_THK[key_E], query_E, tokens).reshape(tokens, heads * k)
+
+
+def _attend_call(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, call: Call, bias: Tensor | None) -> Tensor:
     run, heads, k = call.run, q_NHK.shape[1], q_NHK.shape[2]
-    if run.keys == 0:
-        return torch.zeros_like(q_NHK).reshape(-1, heads * k)
     if run.keys == 1 and run.queries == 1:
         return v_NHK.reshape(-1, heads * k)
     q = _padded(q_NHK, call.query_place, run.blocks, run.queries)
     key = _padded(k_NHK, call.key_place, run.blocks, run.keys)
     value = _padded(v_NHK, call.key_place, run.blocks, run.keys)
-    products = q.requires_grad and q.dtype == torch.bfloat16 and q.device.type == "cpu" and run.keys <= _PRODUCT_LENGTH
-    out = _by_products(q, key, value, call.unseen) if products else _fused(q, key, value, call.unseen)
+    half = q.dtype == torch.bfloat16 and q.device.type == "cpu" and run.keys <= _PRODUCT_LENGTH
+    out = _by_products(q, key, value, call, bias) if q.requires_grad and (half or bias is not None) else _fused(q, key, value, call, bias)
     packed = out.transpose(1, 2).reshape(run.blocks * run.queries, heads * k)
     return packed if call.query_place is None else packed[call.query_place]
 
@@ -64,12 +95,27 @@ def _padded(x_NHK: Tensor, place: Tensor | None, blocks: int, length: int) -> Te
     return x_NHK.reshape(blocks, length, heads, k).transpose(1, 2)
 
 
-def _fused(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, unseen: Tensor | None) -> Tensor:
-    return scaled_dot_product_attention(q_GHLK, k_GHLK, v_GHLK, attn_mask=None if unseen is None else ~unseen)
+def _fused(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, call: Call, bias: Tensor | None) -> Tensor:
+    mask = None if call.unseen is None else ~call.unseen
+    if bias is None:
+        return scaled_dot_product_attention(q_GHLK, k_GHLK, v_GHLK, attn_mask=mask, is_causal=call.causal)
+    hidden = _hidden(call, q_GHLK.device)
+    bias = bias.to(q_GHLK.dtype)
+    return scaled_dot_product_attention(q_GHLK, k_GHLK, v_GHLK, attn_mask=bias if hidden is None else bias.masked_fill(hidden, -math.inf))
 
 
-def _by_products(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, unseen: Tensor | None) -> Tensor:
+def _by_products(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, call: Call, bias: Tensor | None) -> Tensor:
     scores = (q_GHLK * (1.0 / math.sqrt(q_GHLK.shape[-1]))) @ k_GHLK.transpose(-1, -2)
-    if unseen is not None:
-        scores = scores.masked_fill(unseen, float("-inf"))
+    if bias is not None:
+        scores = scores + bias
+    hidden = _hidden(call, scores.device)
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -math.inf)
     return torch.softmax(scores, -1, dtype=None if scores.dtype == torch.float64 else torch.float32).to(v_GHLK.dtype) @ v_GHLK
+
+
+def _hidden(call: Call, device: torch.device) -> Tensor | None:
+    """What a call's queries do not see."""
+    if not call.causal:
+        return call.unseen
+    return torch.ones(call.run.queries, call.run.keys, dtype=torch.bool, device=device).triu(1)

@@ -5,8 +5,9 @@ Letters: B rows, S sources, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -94,18 +95,28 @@ def hide_cells(cells: Cells, keep: NDArray[np.bool_]) -> Cells:
     return [cell if k else None for cell, k in zip(cells, keep.tolist(), strict=True)]
 
 
+class Planner(Protocol):
+    """What plans a batch for the trunk, from metadata alone."""
+
+    def arrange(self, meta: Meta) -> Tensor:
+        """The physical order in which the trunk likes its tokens, (T,)."""
+
+    def plan(self, meta: Meta) -> Plan:
+        """What every step needs."""
+
+
 class Assembler:
     """Builds batches from decoded cells; holds no weights, so worker processes can use it.
 
     Args:
         schema: columns with fitted statistics.
         groups: the columns by tokeniser.
-        plan: the trunk's planning function.
+        planner: the trunk.
         dropout: source dropout for training, or None.
     """
 
-    def __init__(self, schema: Schema, groups: Sequence[Group], plan: Callable[[Meta], Plan], dropout: SourceDropout | None = None) -> None:
-        self.schema, self.groups, self.plan, self.dropout = schema, tuple(groups), plan, dropout
+    def __init__(self, schema: Schema, groups: Sequence[Group], planner: Planner, dropout: SourceDropout | None = None) -> None:
+        self.schema, self.groups, self.planner, self.dropout = schema, tuple(groups), planner, dropout
         self.sources = schema.sources
         self.modalities = tuple(m for m in MODALITIES if m in schema.modalities)
         self._source_of = torch.tensor([self.sources.index(c.source) for c in schema.columns], dtype=torch.int64)
@@ -138,8 +149,8 @@ class Assembler:
         cells = self._hide(rows, cells, draw, only)
         packed = {g.name: g.tokeniser.pack(g.columns, {c.name: cells[c.name] for c in g.columns}, draw) for g in self.groups}
         meta = concatenate([self._meta(p, len(rows)) for p in packed.values()])
-        order = _physical_order(meta)
-        return Batch(rows, packed, order, self.plan(meta.select(order)), dict(targets), -1 if draw is None else draw.epoch)
+        order = self.planner.arrange(meta)
+        return Batch(rows, packed, order, self.planner.plan(meta.select(order)), dict(targets), -1 if draw is None else draw.epoch)
 
     def _hide(
         self, rows: NDArray[np.int64], cells: Mapping[str, Cells], draw: Draw | None, only: Sequence[str] | None
@@ -170,13 +181,5 @@ class Assembler:
             len(self.modalities),
             p.edges,
             p.edge_values,
+            p.node,
         )
-
-
-def _physical_order(meta: Meta) -> Tensor:
-    """Samples of equal length side by side, within a sample source by source: then most scopes need no gathering."""
-    counts = torch.bincount(meta.sample, minlength=meta.num_samples)
-    rank = torch.empty_like(counts)
-    rank[torch.argsort(counts, stable=True)] = torch.arange(meta.num_samples)
-    sources = int(meta.source.max()) + 1 if len(meta) else 1
-    return torch.argsort(rank[meta.sample] * sources + meta.source, stable=True)
