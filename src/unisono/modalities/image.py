@@ -266,7 +266,7 @@ class Patches(Tokeniser):
 
     Args:
         size: the longest side in pixels; smaller pictures keep their size. None for 64, or 32 where fewer than 2,000 pictures are
-            trained on: a stem from scratch learns no more from so few at 64, and a step takes three times as long.
+            trained on, where a quarter of the pixels leaves time for the steps that so few rows can use.
         grid: at most so many tokens along a side.
         stem: ``conv`` or ``linear``.
         base: channels of the first stage of the convolutional stem.
