@@ -8,7 +8,7 @@ import torch
 
 import unisono
 from tests.tokens import meta_of
-from unisono.network import OwnHeads
+from unisono.nn.alone import OwnHeads
 
 
 def test_it_is_a_head_a_source_on_the_normalised_mean_of_its_tokens() -> None:
