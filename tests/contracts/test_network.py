@@ -155,7 +155,9 @@ def test_every_parameter_gets_gradient(model: Model) -> None:
     for epoch in range(12):
         output = network(model.batch(draw=Draw(1, epoch, np.arange(ROWS))))
         nothing = network(model.batch({n: blank(c, range(3)) for n, c in model.cells.items()}))
-        said = [s for o in (output, nothing) for scores in (o.scores, *o.earlier) for s in scores.values()]
+        said = [
+            s for o in (output, nothing) for scores in (o.scores, *o.earlier, o.alone.scores if o.alone else {}) for s in scores.values()
+        ]
         sum((s * torch.randn_like(s)).sum() for s in said).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert without == []

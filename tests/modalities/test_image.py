@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from unisono.core.draw import Draw
-from unisono.core.errors import Unreadable
+from unisono.core.errors import ConfigError, Unreadable
 from unisono.core.schema import Column
 from unisono.modalities import pixels
 from unisono.modalities.base import ColumnSample, Context
-from unisono.modalities.image import ImageModality, Patches
+from unisono.modalities.image import LARGE, PLENTY, SMALL, ImageModality, Patches
+from unisono.nn.stem import ScalesStem
 
 COLUMN = Column("photo", "image", "photo", 3)
 IMAGE = ImageModality()
@@ -181,7 +182,7 @@ def test_bad_cells_of_a_chunk_are_missing_and_counted() -> None:
 def test_fit_keeps_small_sizes_and_finds_channels() -> None:
     tokeniser = Patches()
     assert tokeniser.fit(COLUMN, [[noise(28, 28, 1)]])["size"] == [28, 28]
-    assert tokeniser.fit(COLUMN, [[noise(100, 200, 3)], [None]])["size"] == [32, 64]
+    assert tokeniser.fit(COLUMN, [[noise(100, 200, 3)], [None]])["size"] == [16, 32]
     assert tokeniser.fit(COLUMN, [[np.repeat(noise(9, 9, 1), 3, -1)]])["channels"] == 1
     opaque = np.concatenate([noise(9, 9, 3), np.full((9, 9, 1), 255, np.uint8)], -1)
     assert tokeniser.fit(COLUMN, [[opaque]])["channels"] == 3
@@ -191,6 +192,12 @@ def test_fit_keeps_small_sizes_and_finds_channels() -> None:
     assert tokeniser.fit(COLUMN, [[None]])["channels"] == 1
 
 
+@pytest.mark.parametrize(("count", "size", "side"), [(PLENTY - 1, None, SMALL), (PLENTY, None, LARGE), (1, 50, 50), (PLENTY, 50, 50)])
+def test_few_pictures_are_read_small(count: int, size: int | None, side: int) -> None:
+    cells: list[np.ndarray | None] = [noise(70, 70, 1)] * count
+    assert Patches(size=size).fit(COLUMN, [[None], cells[: count // 2], cells[count // 2 :]])["size"] == [side, side]
+
+
 @given(have=st.integers(1, 7), want=st.integers(1, 7), height=st.integers(1, 12), width=st.integers(1, 12))
 @settings(max_examples=40, deadline=None)
 def test_any_shape_comes_to_the_columns_shape(have: int, want: int, height: int, width: int) -> None:
@@ -198,7 +205,7 @@ def test_any_shape_comes_to_the_columns_shape(have: int, want: int, height: int,
     assert pixels.stack([noise(height, width, have)], statistics).shape == (1, 5, 4, want)
 
 
-@pytest.mark.parametrize("stem", ["conv", "linear"])
+@pytest.mark.parametrize("stem", ["conv", "linear", "scales"])
 def test_missing_cells_and_batch_mates_change_nothing(stem: str) -> None:
     torch.manual_seed(0)
     tokeniser = Patches(stem=stem)
@@ -214,7 +221,7 @@ def test_missing_cells_and_batch_mates_change_nothing(stem: str) -> None:
     assert len(empty) == 0 and module(empty).shape == (0, 16)
 
 
-@pytest.mark.parametrize("stem", ["conv", "linear"])
+@pytest.mark.parametrize("stem", ["conv", "linear", "scales"])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (8, 8, 1), (28, 28, 1), (64, 40, 4), (3, 50, 2)])
 def test_every_parameter_gets_gradient(stem: str, shape: tuple[int, int, int]) -> None:
     tokeniser = Patches(stem=stem, base=8)
@@ -259,3 +266,28 @@ def test_show_is_a_png() -> None:
     for cell in (noise(4, 4, 1), noise(4, 4, 4), np.ones((4, 4, 3), np.float32), noise(4, 4, 2)):
         shown = IMAGE.show(cell)
         assert shown["kind"] == "image" and shown["data"].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (13, 22)])
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_the_cross_scale_embedding_sees_patches_of_four_sizes_around_each_token(shape: tuple[int, int], steps: int) -> None:
+    stem, side = ScalesStem(3, 16, halvings=steps).double(), 2**steps
+    picture = torch.randn(1, 3, *shape, dtype=torch.float64)
+    out = stem(picture)
+    assert out.shape == (1, 16, -(-shape[0] // side), -(-shape[1] // side))
+    wide = torch.zeros(3, shape[0] + 99, shape[1] + 99, dtype=torch.float64)
+    wide[:, 40 : 40 + shape[0], 40 : 40 + shape[1]] = picture[0]
+    for i, j in ((0, 0), (out.shape[2] - 1, out.shape[3] - 1), (1, 2)):
+        parts = []
+        for k, conv in enumerate(stem.convs):
+            size = side * 2**k
+            top, left = (40 + p * side - (size - side) // 2 for p in (i, j))
+            patch = wide[:, top : top + size, left : left + size]
+            parts.append(torch.einsum("dchw,chw->d", conv.weight, patch) + conv.bias)  # type: ignore[union-attr, operator]
+        torch.testing.assert_close(out[0, :, i, j], torch.cat(parts), rtol=0, atol=1e-10)
+    assert [conv.out_channels for conv in stem.convs] == [8, 4, 2, 2]
+
+
+def test_the_cross_scale_embedding_needs_channels_for_every_scale() -> None:
+    with pytest.raises(ConfigError, match="take 8"):
+        ScalesStem(3, 7, halvings=1)

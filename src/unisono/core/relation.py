@@ -103,6 +103,36 @@ class Blocks:
         """(Nk,) token of each key place."""
         return self.query_index() if self.key is None else self.key
 
+    def numbers(self) -> tuple[Indices, Indices]:
+        """(Nq,) and (Nk,) the number of the block that each query place and each key place lies in."""
+        sides = []
+        for side in ("queries", "keys"):
+            sizes = np.repeat([getattr(r, side) for r in self.runs], [r.blocks for r in self.runs])
+            sides.append(np.repeat(np.arange(len(sizes)), sizes.astype(np.int64)))
+        return sides[0], sides[1]
+
+    def sees(self, query: Indices, key: Indices) -> Mask:
+        """(N,) whether each query token sees the key token beside it."""
+        q_block, k_block = self.numbers()
+        q_token, k_token = self.query_index().numpy(), self.key_index().numpy()
+        blocks = int(q_block.max(initial=-1)) + 1
+        by_token = np.argsort(q_token, kind="stable")
+        counts = np.bincount(q_token, minlength=self.num_tokens)
+        starts = np.cumsum(counts) - counts
+        pair = np.repeat(np.arange(len(query)), counts[query])
+        at = by_token[ranges(starts[query], counts[query])]
+        codes = k_token * blocks + k_block
+        sorted_codes = np.argsort(codes, kind="stable")
+        wanted = key[pair] * blocks + q_block[at]
+        found = np.minimum(np.searchsorted(codes, wanted, sorter=sorted_codes), max(len(codes) - 1, 0))
+        place = sorted_codes[found] if len(codes) else found
+        inside = codes[place] == wanted if len(codes) else np.zeros(len(wanted), np.bool_)
+        if self.orders is not None and len(codes):
+            inside = inside & (self.orders[1].numpy()[place] <= self.orders[0].numpy()[at])
+        seen = np.zeros(len(query), np.bool_)
+        seen[pair[inside]] = True
+        return seen
+
     def pairs(self) -> Tensor:
         """The equivalent boolean mask (T, T): True where row sees column. For tests and drawings."""
         query, key = self.query_index(), self.key_index()
@@ -138,6 +168,12 @@ class Edges:
     queries: Tensor | None
     keyed: Tensor | None
     num_tokens: int
+
+    def sees(self, query: Indices, key: Indices) -> Mask:
+        """(N,) whether each query token sees the key token beside it."""
+        t = self.num_tokens
+        seen: Mask = np.isin(query * t + key, self.query.numpy() * t + self.key.numpy())
+        return seen
 
     def pairs(self) -> Tensor:
         """The equivalent boolean mask (T, T)."""

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from unisono.core.registry import Count, Registry
 from unisono.core.relation import Blocks
 from unisono.core.tokens import Meta
+from unisono.nn.places import aligned
 
 
 class BiasPlan(NamedTuple):
     """Which offset each pair of a query and a key has.
 
     Attributes:
-        offsets: (U, 3) distinct offsets of keys from queries.
+        offsets: (U, 3) distinct offsets of keys from queries, a grid's axes moved to the last.
         compared: (U, 3) bool, whether an axis is compared.
         planes: for each call (G or 1, Lq, Lk), the offset of a pair; one plane where all blocks of a call look alike.
     """
@@ -47,7 +48,7 @@ class Bias(nn.Module):
         """Offsets of all pairs of every block, each distinct one once."""
         query, key = blocks.query_index().numpy(), blocks.key_index().numpy()
         cell = torch.stack([meta.column, meta.item, meta.level], 1).numpy()
-        place = meta.place.numpy()
+        place = aligned(meta.place.numpy())
         codes: list[NDArray[np.int64]] = []
         reach = int(place.max(initial=0)) + 2
         q = k = 0
@@ -122,7 +123,7 @@ class TableBias(Bias):
 
     Args:
         reach: the farthest offset told apart.
-        axes: axes that are compared; offsets along others do not count.
+        axes: axes that are compared, the last ones of a grid; offsets along others do not count.
     """
 
     values: Tensor
@@ -138,7 +139,7 @@ class TableBias(Bias):
 
     def forward(self, offsets: Tensor, compared: Tensor) -> Tensor:
         """Look up (U, H)."""
-        digit = torch.where(compared, offsets.clamp(-self.reach, self.reach) + self.reach + 1, 0)
+        digit = torch.where(compared, offsets.clamp(-self.reach, self.reach) + self.reach + 1, 0)[:, 3 - self.axes :]
         code = torch.zeros_like(digit[:, 0])
         for axis in range(self.axes):
             code = code * (2 * self.reach + 2) + digit[:, axis]

@@ -60,12 +60,12 @@ def build_trunk(
     unknown = [key for key in defaults if key not in LAYER_KEYS]
     if unknown:
         raise ConfigError(f"{where}.defaults.{unknown[0]} is unknown{nearest(unknown[0], LAYER_KEYS)}")
-    frame = replace(frame or Frame(), num_modalities=num_modalities + 1)
+    frame = replace(frame or Frame(), num_modalities=num_modalities + 1, width=width)
     levels, layers = _counts(given, len(frame.names.sources))
     frame = replace(frame, num_levels=levels, num_layers=max(layers, 1))
     if _forks_by_task(given):
         frame = replace(frame, num_tasks=max(len(frame.names.tasks), 1))
-    builder = _Builder({**_FALLBACK, **defaults}, width, frame)
+    builder = _Builder(layer_settings({}, defaults), width, frame)
     parts: list[Step] = []
     names: list[str] = []
     for number, step in enumerate(given):
@@ -75,6 +75,11 @@ def build_trunk(
     if not parts or not isinstance(parts[-1], Read):
         raise ConfigError(f"{at}: the last step has to be a read, for example {{read: mean}}")
     return Trunk(steps=parts, names=names, frame=frame, sorts_by=builder.sorts_by)
+
+
+def layer_settings(step: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step that is a layer is told, what it leaves out by ``defaults``, and what they leave out by the language."""
+    return {**_FALLBACK, **defaults, **{k: v for k, v in step.items() if k in LAYER_KEYS}}
 
 
 def _list_of_steps(steps: Any, where: str) -> Sequence[Any]:
@@ -251,7 +256,7 @@ class _Builder:
         repeat = check(step.get("repeat", 1), int, f"{where}.repeat")
         if repeat < 0:
             raise ConfigError(f"{where}.repeat: a step cannot be repeated {repeat} times")
-        settings = {**self.defaults, **{k: v for k, v in step.items() if k in LAYER_KEYS}}
+        settings = layer_settings(step, self.defaults)
         shared = self._sharing(settings["sharing"], f"{where}.sharing")
         scopes = self._scopes(settings["scope"], f"{where}.scope")
         keys = self._tap(check(step["keys"], str, f"{where}.keys"), f"{where}.keys") if "keys" in step else None

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from unisono.core.errors import ConfigError
 from unisono.core.tokens import Meta
+from unisono.nn.places import aligned
 
 
 class Rotary:
     """Angles ``p_a * base^(-f / F)`` for places p along each axis a; an absent axis turns by nothing.
 
     Pairs of channels are dealt out to the axes in turn, so that queries and keys meet by ``cos`` of the difference of their places.
+    With A axes the last A of a token's grid count: a picture turns as a clip of one frame does.
     Source: arXiv:2104.09864, section 3.4; several axes as in arXiv:2403.13298.
 
     Args:
@@ -40,7 +42,7 @@ class Rotary:
         axis = torch.arange(pairs) % self.axes
         turn = torch.arange(pairs) // self.axes
         count = torch.bincount(axis, minlength=self.axes)[axis]
-        place = meta.place[:, : self.axes].clamp_min(0).double()[:, axis]
+        place = torch.from_numpy(aligned(meta.place.numpy())[:, 3 - self.axes :]).clamp_min(0).double()[:, axis]
         angle = (place * self.base ** (-turn.double() / count))[:, None]
         return angle.cos(), angle.sin()
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
+from unisono.core.errors import ConfigError
+
 
 def halvings(size: tuple[int, int], grid: int) -> int:
     """How often a picture is halved until neither side has more than ``grid`` cells."""
@@ -105,3 +107,38 @@ class LinearStem(nn.Module):
         rest = [-n % self.side for n in x.shape[-2:]]
         out: Tensor = self.linear(fn.pad(x, (0, rest[1], 0, rest[0])))
         return out
+
+
+class ScalesStem(nn.Module):
+    """Cross-scale embedding: at one stride, convolutions with kernels of 1, 2, 4 and 8 strides, their outputs side by side.
+
+    ``y = [W_1 * x, W_2 * x, W_4 * x, W_8 * x]`` with D/2, D/4, D/8 and the rest of the channels: larger kernels get fewer. All are
+    centred on the same patch; beyond the rim lie zeros. Source: arXiv:2108.00154, section 3.1.
+
+    Args:
+        channels: C.
+        width: D, 8 or more.
+        halvings: the stride is ``2 ** halvings`` pixels.
+
+    Raises:
+        ConfigError: the width is below 8.
+    """
+
+    def __init__(self, channels: int, width: int, *, halvings: int) -> None:
+        super().__init__()
+        if width < 8:
+            raise ConfigError(f"the cross-scale embedding deals its channels out to four kernels; a width of {width} is too few, take 8")
+        self.side = 2**halvings
+        shares = [width // 2, width // 4, width // 8]
+        shares.append(width - sum(shares))
+        self.convs = nn.ModuleList(nn.Conv2d(channels, d, self.side * 2**k, stride=self.side) for k, d in enumerate(shares))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) normalised -> (N, D, h, w)."""
+        down, across = (-n % self.side for n in x.shape[-2:])
+        scales = []
+        for k, conv in enumerate(self.convs):
+            more = self.side * (2**k - 1)
+            near, far = more // 2, more - more // 2
+            scales.append(conv(fn.pad(x, (near, far + across, near, far + down))))
+        return torch.cat(scales, 1)
