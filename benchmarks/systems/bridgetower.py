@@ -4,7 +4,8 @@ Claim: layers in which sources meet gain from the sources' states of matching de
 nothing over the bridges it is the encoder without them with the same norms; gradient reaches each bridged layer without passing through
 later ones. The stream begins with the last of the sources' own states; a bridge goes over each source's tokens with weights of its own.
 
-Questions about the largest thing in pictures of the shapes world, two a scene, at equal steps; the baseline is the same trunk without bridges.
+Questions about the largest thing in pictures of the shapes world, two a scene, at equal steps; the baseline is the same trunk without
+bridges.
 """
 
 from __future__ import annotations
