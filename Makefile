@@ -15,7 +15,8 @@ ARGS ?=
 ONLY ?=
 CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11 python)
 RECENT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
-# constraints.txt pins every package, so that the same versions are installed everywhere and no GPU build is fetched by surprise
+# constraints.txt pins every package, so that the same versions are installed everywhere. It does not say which build: for Linux the public
+# index serves torch with CUDA, some gigabytes; PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" prefers the CPU build
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable
 RUN := $(VENV)/bin/python
 

@@ -4,7 +4,9 @@ A table of numbers, a category, a picture and a text is written to disk and fitt
 and report. Counted is anonymous and shared memory of that process and its workers, sampled while it runs: pages of the memory-mapped table
 belong to the system, which takes them back when it needs them. The main process's ordinary peak, those pages included, is recorded beside
 it. Decoded cells may be kept in memory up to a bound that is set so low here that both sizes are above it (``RESIDENT_BYTES``, in place
-of the 512 MB of a fit). The smaller table has enough batches for the allocator to have reached its level.
+of the 512 MB of a fit). The smaller table has enough batches for the allocator to have reached its level, and texts are made of so few
+words that it holds nearly all pairs of them: both fits learn the same vocabulary and train a network of the same size, which is recorded
+beside the memory. With texts of ever new words a network grows with the rows, up to the bounds that the tokeniser sets.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ ROWS = {"1x": 8_000, "10x": 80_000}
 RESIDENT_BYTES = 4 << 20
 STEPS = 30
 _GROUP = 2000
+#: Distinct words, of which the texts of 6,400 training rows hold all but one in five hundred pairs.
+WORDS = 120
 
 
 def pool(rng: np.random.Generator, count: int = 256) -> list[bytes]:
@@ -52,7 +56,7 @@ def write_table(path: Path, rows: int, seed: int) -> None:
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(seed)
-    pictures, words = np.array(pool(rng), object), np.array(["".join(rng.choice(list("aeioulmnrst"), 6)) for _ in range(5000)], object)
+    pictures, words = np.array(pool(rng), object), np.array(["".join(rng.choice(list("aeioulmnrst"), 6)) for _ in range(WORDS)], object)
     writer = None
     for start in range(0, rows, _GROUP):
         n = min(_GROUP, rows - start)
@@ -127,8 +131,9 @@ def child(path: Path, steps: int) -> None:
 
     begin = time.monotonic()
     with Peak() as peak, mock.patch.object(prepare, "Store", partial(Store, resident_bytes=RESIDENT_BYTES)):
-        unisono.fit(path, "label=category", out=path.parent / "model", settings=[f"train.steps={steps}"], progress=False)
-    print(json.dumps({"anonymous": peak.bytes, "peak": status("VmHWM"), "seconds": time.monotonic() - begin}))
+        model = unisono.fit(path, "label=category", out=path.parent / "model", settings=[f"train.steps={steps}"], progress=False)
+    seconds, parameters = time.monotonic() - begin, sum(p.numel() for p in model.network.parameters())
+    print(json.dumps({"anonymous": peak.bytes, "peak": status("VmHWM"), "seconds": seconds, "parameters": parameters}))
 
 
 def growth(found: Values) -> Mapping[str, tuple[float | None, str]]:
@@ -160,7 +165,8 @@ def memory(*, arm: str, seed: int) -> Measured:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
     found = json.loads(done.stdout.splitlines()[-1])
     sizes = {name: (found[name] / 2**20, "MiB") for name in ("anonymous", "peak")}
-    return {**sizes, "seconds": (found["seconds"], "s"), "rows": (ROWS[arm], "rows")}
+    counts = {"parameters": (found["parameters"], "parameters"), "rows": (ROWS[arm], "rows")}
+    return {**sizes, "seconds": (found["seconds"], "s"), **counts}
 
 
 if __name__ == "__main__":

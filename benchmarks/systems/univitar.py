@@ -4,7 +4,8 @@ Claim: patches packed as they are keep what squashing to a square loses. Exact (
 pictures one by one; scores of rotary attention depend on relative offsets alone; a still is a clip of one frame, from its pixels to the
 end. Waiting: distillation from a frozen teacher; one patch embedding for columns of two modalities; batches that alternate.
 
-A disc or a square, round or stretched twofold up or across, in one of three shades: eighteen captions. Pictures have the ratios 1, 3/2 and 2/3 in training, and
+A disc or a square, round or stretched twofold up or across, in one of three shades: eighteen captions. Pictures have the ratios 1, 3/2
+and 2/3 in training, and
 2 and 1/2 in the test, all of about as many pixels. Picture and caption are matched by the pairwise sigmoid loss; recall is of the right
 caption among all. The baseline squashes pictures to 24 x 24 and has learned positions. ``curriculum`` trains on squares for the first
 half and on every ratio then, with as many steps as ``ours``.

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unisono import data
+    from unisono import data, words
     from unisono.api import fit, inspect, load
     from unisono.core.errors import UnisonoError, UserError
     from unisono.model import Model
@@ -32,6 +32,7 @@ _PLACES = {
     "UnisonoError": "unisono.core.errors",
     "UserError": "unisono.core.errors",
     "data": "unisono.data",
+    "words": "unisono.words",
 }
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "UnisonoError",
     "UserError",
     "data",
+    "words",
     "__version__",
 ]
 
@@ -55,7 +57,7 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'unisono' has no attribute {name!r}")
     module = importlib.import_module(_PLACES[name])
-    return module if name == "data" else getattr(module, name)
+    return module if name in {"data", "words"} else getattr(module, name)
 
 
 def __dir__() -> list[str]:

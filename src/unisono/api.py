@@ -15,7 +15,7 @@ def fit(
     target: str | Sequence[str] | Mapping[str, str | None],
     *,
     out: str | Path | None = None,
-    recipe: str = "early-fusion",
+    recipe: str | Mapping[str, Any] = "early-fusion",
     settings: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     budget: str | float | None = None,
@@ -29,7 +29,7 @@ def fit(
         data: a path (CSV, TSV, JSON Lines, Parquet, Arrow, a folder of class folders), an Arrow table, a data frame, a data set.
         target: target column, ``COLUMN=TASK``, several of them, or a mapping column -> task.
         out: the model folder to write; None keeps the model in memory.
-        recipe: a recipe's name or path.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys, its components as texts or ``unisono.words``.
         settings: ``key=value`` changes to the recipe.
         columns: column -> modality.
         budget: limit on the time of the whole fit, such as ``"5m"``.

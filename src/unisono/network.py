@@ -11,15 +11,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unisono.compress.fold import FOLDS, Note, fold
+from unisono.compress.pack import pack_linears
+from unisono.core.errors import ConfigError, nearest
 from unisono.core.names import Names
 from unisono.core.registry import Count, check
-from unisono.core.schema import Schema
+from unisono.core.schema import MODALITIES, Schema
 from unisono.modalities.groups import Group, group_columns
+from unisono.nn.alone import Alone, OwnHeads
 from unisono.nn.grammar import build_trunk
 from unisono.nn.part import Frame
-from unisono.recipe import Recipe
+from unisono.recipe import Recipe, build_objective
 from unisono.table.batching import Batch
 from unisono.tasks.base import Task, tasks
+
+#: The word for laying out weights in advance, and everything that ``Network.fold`` can do, in order.
+PACK = "pack"
+WORDS = (*FOLDS, PACK)
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,15 @@ class Output:
         pooled: (B, D) one vector a row; the mean over targets where each has its own.
         scores: target name -> (B, K) raw scores.
         extra: terms that the trunk adds to the loss, a scalar; None for none.
+        earlier: what the reads before the last say, in their order: target name -> (B, K) of each; without the wide part.
+        alone: what single sources say, in training; None where the objective does not ask.
     """
 
     pooled: Tensor
     scores: dict[str, Tensor]
     extra: Tensor | None = None
+    earlier: tuple[dict[str, Tensor], ...] = ()
+    alone: Alone | None = None
 
 
 class Network(nn.Module):
@@ -49,6 +61,7 @@ class Network(nn.Module):
         super().__init__()
         width = check(recipe["width"], Count, f"recipe {recipe.name}: width")
         self.width = width
+        check_needs(recipe, schema)
         self.groups: Sequence[Group] = group_columns(schema.columns, recipe["tokens"])
         self.tokenisers = nn.ModuleList(g.tokeniser.module(g.columns, width) for g in self.groups)
         self.column = nn.Embedding(len(schema.columns), width)
@@ -65,9 +78,27 @@ class Network(nn.Module):
         self.tasks: dict[str, Task] = {t.name: build_task(recipe, t.task) for t in schema.targets}
         self.heads = nn.ModuleList(self.tasks[t.name].head(width, t.statistics) for t in schema.targets)
         self.outputs = [head_outputs(head) for head in self.heads]
+        own = schema.sources if build_objective(recipe).alone > 0 and len(schema.sources) > 1 else ()
+        self.alone = OwnHeads({t.name: [self.tasks[t.name].head(width, t.statistics) for _ in own] for t in schema.targets})
         wide = [(g.name, g.tokeniser.wide(g.columns, sum(self.outputs))) for g in self.groups]
         self.wide_names = tuple(name for name, part in wide if part is not None)
         self.wide = nn.ModuleList(part for _, part in wide if part is not None)
+        self.folds: tuple[str, ...] = ()
+
+    def fold(self, word: str) -> list[Note]:
+        """Do one fold of ``FOLDS``, or ``pack`` the linear maps, in place; ``folds`` remembers it.
+
+        Raises:
+            ConfigError: there is no such fold.
+        """
+        self.eval()
+        if word == PACK:
+            count = pack_linears(self)
+            notes = [Note(word, "network", count > 0, f"{count} linear maps are laid out in advance, at every load again")]
+        else:
+            notes = fold(self.trunk, word)
+        self.folds += (word,)
+        return notes
 
     def tokens(self, batch: Batch) -> Tensor:
         """The batch's token values (T, D) in physical order."""
@@ -78,18 +109,62 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
-        result = self.trunk.run(self.tokens(batch), batch.plan)
-        pooled, each = result.pooled, [result.pooled] * len(self.heads)
-        if self.trunk.forks:
-            each = list(pooled.view(len(self.heads), -1, pooled.shape[1]))
-            pooled = torch.stack(each).mean(0)
-        scores = {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
+        values = self.tokens(batch)
+        result = self.trunk.run(values, batch.plan)
+        each = self.of_targets(result.pooled, batch)
+        pooled = torch.stack(each).mean(0) if len(result.pooled) > len(batch.rows) else result.pooled
+        scores = self.said(each)
+        earlier = tuple(self.said(self.of_targets(read, batch)) for read in list(result.flow.reads.values())[:-1])
         if self.wide:
             parts = [part(batch.packed[name], len(pooled)) for name, part in zip(self.wide_names, self.wide, strict=True)]
             straight = torch.split(torch.stack([p.float() for p in parts]).sum(0), self.outputs, 1)
             scores = {name: deep + direct for (name, deep), direct in zip(scores.items(), straight, strict=True)}
         extra = result.flow.extra
-        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None)
+        alone = self.alone(values, batch.plan.meta) if self.training and self.alone.sources else None
+        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None, earlier, alone)
+
+    def of_targets(self, pooled: Tensor, batch: Batch) -> list[Tensor]:
+        """What a read gave each target, (B, D) each: after a fork by task its own part, else the same for all."""
+        rows = len(batch.rows)
+        return [pooled] * len(self.heads) if len(pooled) == rows else list(pooled.view(len(self.heads), rows, -1))
+
+    def said(self, each: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the heads say of it, target name -> (B, K)."""
+        return {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
+
+
+def check_needs(recipe: Recipe, schema: Schema) -> None:
+    """Make sure that the table has what the recipe is about.
+
+    Raises:
+        ConfigError: a modality that the recipe needs is missing.
+    """
+    needs = recipe.settings.get("needs") or []
+    for word in [needs] if isinstance(needs, str) else needs:
+        if word not in MODALITIES:
+            raise ConfigError(f"recipe {recipe.name}: needs: {word!r} is no modality{nearest(str(word), MODALITIES)}")
+        if word not in schema.modalities:
+            has = ", ".join(schema.modalities)
+            raise ConfigError(f"recipe {recipe.name}: it needs a column of the modality {word}, but the table has {has}; take another")
+
+
+def freeze(network: Network, names: Sequence[str]) -> None:
+    """Keep parts of a network as they are.
+
+    Args:
+        network: its parameters are changed to need no gradient.
+        names: of its parts.
+
+    Raises:
+        ConfigError: there is no such part, or nothing is left to train.
+    """
+    parts = dict(network.named_children())
+    for name in names:
+        if name not in parts:
+            raise ConfigError(f"train.freeze: the network has no part {name!r}{nearest(name, parts)}")
+        parts[name].requires_grad_(False)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ConfigError(f"train.freeze: {', '.join(names)} leave nothing to be trained")
 
 
 def names_of(schema: Schema) -> Names:

@@ -6,17 +6,19 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
 from unisono.core.errors import ConfigError, nearest
-from unisono.core.registry import Probability, decode
-from unisono.core.words import as_word
+from unisono.core.registry import NonNegative, Probability, decode
+from unisono.core.words import Chain, Word, as_setting, as_word
 
 #: The keys a recipe of a model may have.
 KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "trunk", "objective", "tasks", "train", "steps")
 _MAX_BYTES = 1 << 20
+#: What a layer's sharing may be given for.
+_ROLES = {"norm", "mixer", "ffn"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,14 @@ class Recipe:
         return Recipe(self.name, _derive(self.settings, changes, self.name), self.lineage)
 
 
+#: What a recipe may be asked for by: a name or path, or the recipe itself.
+Given: TypeAlias = str | Mapping[str, Any]
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, Word | Chain):
+        setting = as_setting(value)
+        return setting if isinstance(setting, str) else _plain(setting)
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -73,11 +82,12 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_recipe(name: str, changes: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+def load_recipe(name: Given, changes: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
     """Read a recipe by name or path and resolve what it extends.
 
     Args:
-        name: a name that ``recipe_names`` lists, or the path of a YAML file.
+        name: a name that ``recipe_names`` lists, the path of a YAML file, or a mapping with a file's keys, its components as texts or
+            ``unisono.words``.
         changes: ``key=value`` settings with dotted keys, applied last; or a mapping merged over.
 
     Raises:
@@ -89,19 +99,37 @@ def load_recipe(name: str, changes: Sequence[str] | Mapping[str, Any] = ()) -> R
         for change in changes:
             _merge_into(merged, _dotted(change))
         changes = merged
-    return Recipe(name, _derive(settings, changes, name), lineage)
+    called = _called(name)
+    return Recipe(called, _derive(settings, changes, called), lineage)
 
 
-def _resolve(name: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _called(name: Given) -> str:
+    """What a recipe is called in messages."""
+    return name if isinstance(name, str) else "given"
+
+
+def _resolve(given: Given, seen: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    name = _called(given)
     if name in seen:
         raise ConfigError(f"recipe {seen[0]}: extends itself through {' -> '.join((*seen, name))}")
-    raw = _read(name)
+    raw = _read(given) if isinstance(given, str) else _own(given)
     parent = raw.pop("extends", None)
     if parent is None:
         return _derive({}, raw, name), ()
     base, lineage = _resolve(str(parent), (*seen, name))
     inherited = {k: v for k, v in base.items() if k not in {"source", "claim"}}
     return _derive(inherited, raw, name), (str(parent), *lineage)
+
+
+def _own(given: Any) -> dict[str, Any]:
+    """A recipe that was given as a mapping, on its own from now on.
+
+    Raises:
+        ConfigError: it is no mapping with texts for keys.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
+        raise ConfigError(f"a recipe is a name, a path, or a mapping of its keys, not {given!r}")
+    return {key: _plain(value) if isinstance(value, Mapping | list | tuple | Word | Chain) else value for key, value in given.items()}
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -145,6 +173,8 @@ def _derive(base: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> d
 def _merge_into(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
     for key, value in changes.items():
         old = base.get(key)
+        if key == "sharing" and _by_role(value) and not _by_role(old):
+            old = None
         if isinstance(value, Mapping) and isinstance(old, str) and "type" not in value:
             word = as_word(old, key)
             if not word.positional:
@@ -154,6 +184,11 @@ def _merge_into(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
             _merge_into(old, value)
         else:
             base[key] = _plain(value)
+
+
+def _by_role(value: Any) -> bool:
+    """Whether a sharing is given for each role, as a mapping that is no sentence by itself."""
+    return isinstance(value, Mapping) and set(value) <= _ROLES
 
 
 def _dotted(change: str) -> dict[str, Any]:
@@ -176,10 +211,12 @@ class Supervised:
 
     Args:
         drop_sources: probability that a training row shows only a random part of its sources.
+        reads: weight of the mean loss over what reads before the last say, each by the same heads (arXiv:2309.14118).
+        alone: weight of what each source says by itself (``nn.alone.OwnHeads``), next to what all say together; 0 for none.
     """
 
-    def __init__(self, *, drop_sources: Probability = 0.3) -> None:
-        self.drop_sources = drop_sources
+    def __init__(self, *, drop_sources: Probability = 0.3, reads: NonNegative = 0.0, alone: NonNegative = 0.0) -> None:
+        self.drop_sources, self.reads, self.alone = drop_sources, reads, alone
 
 
 def build_objective(recipe: Recipe) -> Supervised:

@@ -177,3 +177,12 @@ def test_json_lines_are_what_parquet_holds(run: Run, model: Path, table: Path, t
     assert run("predict", model, table, "-o", tmp_path / "p.csv").code == 0
     written = list(csv.DictReader(io.StringIO((tmp_path / "p.csv").read_text())))
     assert [r["kind"] for r in written] == [r["kind"] for r in printed]
+
+
+def test_a_recipe_is_drawn(run: Run, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "early.html"
+    assert run("recipes", "early-fusion", "--draw", "--out", out).out.strip() == str(out)
+    assert out.read_text().count('<svg class="trunk"') == 1
+    drawn = run("recipes", "late-fusion", "--draw", "--table", table, "--target", "kind", "--out", out, "--json").json
+    assert drawn == {"name": "late-fusion", "drawing": str(out)}
+    assert "note" in out.read_text()

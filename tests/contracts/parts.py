@@ -1,131 +1,26 @@
-"""Helpers of the contracts over trunk parts: build any registered part inside a small trunk, and batches of metadata to run it on."""
+"""Every registered part in a small trunk, and every recipe's trunk: what the contracts of ``unisono.contracts`` are run over."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-
-from tests.tokens import FRAME, rich_meta
-from unisono.core.registry import Registry
-from unisono.core.tokens import Meta
-from unisono.nn.bias import biases
-from unisono.nn.ffn import feed_forwards
-from unisono.nn.grammar import build_trunk
-from unisono.nn.insert import inserts
-from unisono.nn.mixer import mixers
-from unisono.nn.norm import norms
-from unisono.nn.read import reads
-from unisono.nn.resample import resamples
-from unisono.nn.residual import residuals
-from unisono.nn.scope import scopes
-from unisono.nn.share import sharings
-from unisono.nn.tap import bridges
-from unisono.nn.trunk import Trunk
+from unisono.contracts.trunk import MODALITIES, ROLES, SAMPLES, WIDTH, Part, batch, build, only, registered, run, shake, steps_with
 from unisono.recipe import load_recipe, recipe_names
 
-WIDTH, MODALITIES = 8, 5
-#: Samples of ``rich_meta``; the third has no token.
-SAMPLES = 4
-#: The roles a trunk is made of, and the registry of each.
-ROLES: dict[str, Registry[Any]] = {
-    "norm": norms, "mixer": mixers, "ffn": feed_forwards, "sharing": sharings, "scope": scopes, "insert": inserts, "read": reads,
-    "residual": residuals, "bias": biases, "resample": resamples, "bridge": bridges,
-}  # fmt: skip
-_DEFAULTS = {"mixer": "attention(heads=2)", "ffn": "mlp(2)"}
+__all__ = ["MODALITIES", "ROLES", "SAMPLES", "SENTENCES", "WIDTH", "Part", "batch", "build", "only", "parts", "run", "shake", "steps_with"]
+
 #: Words that have to be told something, and the sentence they are tried in.
 SENTENCES = {
     "window": "window(2, shift=1)", "grid": "grid(2)", "dilated": "dilated(2)", "axis": "axis(time)", "context": "context(2)",
     "cross": "cross(title <- [photo, clip])", "expand": "expand(fine)", "add": "add(fine)", "linear": "linear(fine)",
-    "merge": "merge(2, axes=3)", "latents": "latents(2, by=source)", "causal": "causal(sequence)",
+    "merge": "merge(2, axes=3)", "latents": "latents(2, by=source)", "causal": "causal(sequence)", "sliced": "sliced(3)",
+    "slice": "slice(time)", "loan": "loan(photo)", "conditional": "conditional(on=modality)",
+    "experts": "experts(4, 2)", "nested": "nested([0.25, 0.5, 1])",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Part:
-    """A trunk that has one registered part in it, everything else being plain."""
-
-    label: str
-    steps: tuple[dict[str, Any], ...]
-    defaults: tuple[tuple[str, Any], ...] = ()
-    width: int = WIDTH
-
-    def build(self, seed: int = 1) -> Trunk:
-        """The trunk in float64 and evaluation mode, no parameter left at a special value."""
-        torch.manual_seed(seed)
-        trunk = build(list(self.steps), dict(self.defaults), self.width)
-        shake(trunk)
-        return trunk.double().eval()
-
-
-def build(steps: Any, defaults: Any, width: int = WIDTH) -> Trunk:
-    """A trunk over the tokens of ``rich_meta``."""
-    return build_trunk(steps, defaults, width=width, num_modalities=MODALITIES, frame=FRAME)
-
-
-def shake(module: nn.Module) -> None:
-    """Move every weight a little from where it starts, which may be a special place such as zero."""
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(0.1 * torch.randn_like(p))
-
-
-def steps_with(role: str, sentence: str, name: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """A small schedule that has one part in it, and its defaults."""
-    defaults: dict[str, Any] = dict(_DEFAULTS)
-    body: list[dict[str, Any]] = [{"repeat": 2}]
-    end: dict[str, Any] = {"read": "mean"}
-    if role == "insert":
-        body = [{}, {"insert": sentence}, {"repeat": 2, "scope": "source & bottleneck"}]
-    elif role == "read":
-        body, end = [{"insert": "bottleneck(2)"}, {"repeat": 2}], {"read": sentence}
-    elif role == "scope":
-        body = [{}, {"insert": "bottleneck(2)"}, {"repeat": 2, "scope": sentence}, {"scope": "sample"}]
-    elif role == "bias":
-        defaults["mixer"] = {"type": "attention", "heads": 2, "bias": sentence}
-    elif role == "resample":
-        body = [{}, {"save": "fine"}, *([{"resample": "pool(2)"}] if name == "expand" else []), {"resample": sentence}, {}]
-    elif role == "bridge":
-        body = [{"save": "fine"}, {}, {"resample": "pool(2)"}, {"bridge": sentence}, {}]
-    else:
-        defaults[role] = sentence
-        if role == "mixer":
-            body = [{"scope": "neighbours", "repeat": 2}] if name == "edge_attention" else body
-    return [*body, end], defaults
 
 
 def parts() -> list[Part]:
     """Every registered part of every role, and every recipe's whole trunk."""
-    found: list[Part] = []
-    for role, registry in ROLES.items():
-        for name in registry.entries:
-            steps, defaults = steps_with(role, SENTENCES.get(name, name), name)
-            found.append(Part(f"{role}-{name}", tuple(steps), tuple(defaults.items())))
+    found = registered(SENTENCES)
     for name in recipe_names():
         recipe = load_recipe(name)
         found.append(Part(f"recipe-{name}", tuple(recipe["trunk"]), tuple(recipe["defaults"].items()), 16))
     return found
-
-
-def batch(part: Part, *, shuffle: int | None = None, seed: int = 0) -> tuple[Tensor, Meta]:
-    """Random token values and their metadata."""
-    meta = rich_meta(shuffle=shuffle)
-    values = torch.randn(len(meta), part.width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return values, meta
-
-
-def run(trunk: Trunk, values: Tensor, meta: Meta) -> Tensor:
-    """The trunk's answer (B, D)."""
-    result: Tensor = trunk(values, trunk.plan(meta))
-    return result
-
-
-def only(meta: Meta, values: Tensor, samples: list[int]) -> tuple[Tensor, Meta]:
-    """The tokens of some samples, which are numbered anew in this order."""
-    index = torch.cat([torch.nonzero(meta.sample == s).squeeze(1) for s in samples])
-    part = meta.select(index)
-    number = torch.full((meta.num_samples,), -1)
-    number[torch.tensor(samples)] = torch.arange(len(samples))
-    return values[index], replace(part, sample=number[part.sample], num_samples=len(samples))

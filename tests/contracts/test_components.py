@@ -12,7 +12,9 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 
 import unisono.network  # noqa: F401 - brings in the registries that a model is made of
+import unisono.objectives.base  # noqa: F401
 import unisono.train.optimisers  # noqa: F401
+from unisono.contracts.check import says_what_it_is
 from unisono.core.errors import ConfigError
 from unisono.core.registry import Registry, all_registries, decode
 from unisono.core.words import Word
@@ -142,10 +144,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest(role: str, name: str) -> No
 @pytest.mark.parametrize(("role", "name"), COMPONENTS)
 def test_a_component_says_what_it_is_and_where_it_is_from(role: str, name: str) -> None:
     entry = REGISTRIES[role].get(name)
-    assert len(entry.summary) > 15
-    assert entry.summary.rstrip().endswith((".", ":", ";"))
-    own = entry.target.__doc__
-    assert own, "the docstring has to be its own, not its base class's"
+    says_what_it_is(entry)
     assert entry.source or NO_SOURCE.get(role) or entry.traits.exempt.get("source"), "a source, or Traits(exempt={'source': why not})"
     assert all(reason for reason in entry.traits.exempt.values())
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tests.examples import ROWS, canonical, column_of, decoded
+from unisono.contracts.same import same
 from unisono.core.draw import Draw
 from unisono.core.schema import Column
 from unisono.modalities.base import (
@@ -22,6 +22,8 @@ from unisono.modalities.base import (
     modalities,
     tokenisers,
 )
+
+__all__ = ["NEEDS", "WIDTH", "Case", "blank", "by_row", "case_of", "cases", "draw_of", "same", "values_of"]
 
 WIDTH = 8
 
@@ -105,25 +107,6 @@ def blank(cells: Cells, rows: Sequence[int]) -> Cells:
     for row in rows:
         changed[row] = np.nan if isinstance(changed, np.ndarray) and changed.dtype.kind == "f" else None
     return changed
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two nested values are equal bit for bit, NaN equal to itself."""
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and a.shape == b.shape and a.dtype == b.dtype and same(a.numpy(), b.numpy())
-    if isinstance(a, np.ndarray):
-        if not isinstance(b, np.ndarray) or a.shape != b.shape or a.dtype != b.dtype:
-            return False
-        return all(same(x, y) for x, y in zip(a.ravel(), b.ravel(), strict=True)) if a.dtype == object else a.tobytes() == b.tobytes()
-    if isinstance(a, dict):
-        return isinstance(b, dict) and a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return type(a) is type(b) and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, float) and np.isnan(a):
-        return isinstance(b, float) and bool(np.isnan(b))
-    if hasattr(a, "__dataclass_fields__"):
-        return type(a) is type(b) and same(vars(a), vars(b))
-    return bool(a == b)
 
 
 def draw_of(rows: Sequence[int] = range(ROWS), epoch: int = 0, seed: int = 5) -> Draw:

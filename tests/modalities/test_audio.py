@@ -78,6 +78,7 @@ def huge() -> bytes:
         (written(tone(2), "FLAC")[:2000], "truncated|no readable"),
         (written(Signal(np.array([0, np.nan, 1], np.float32), 8000), "WAV", "FLOAT"), "infinite or not numbers"),
     ],
+    ids=["nothing", "text", "no samples", "cut short", "promising too much", "cut FLAC", "not numbers"],
 )
 def test_bad_files_say_why(data: bytes, message: str) -> None:
     with pytest.raises(Unreadable, match=message):

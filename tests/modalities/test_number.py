@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import decimal
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.modalities.shape_helpers import WIDTH, by_cell, check_alone_equals_batched, check_empty, check_every_gradient, fitted
+from unisono.core.draw import Draw
 from unisono.core.errors import Unreadable
 from unisono.core.schema import Column
 from unisono.modalities.base import ColumnSample, Context, modalities, tokenisers
@@ -183,3 +185,37 @@ def test_smooth_clip_is_bounded_and_the_identity_near_zero() -> None:
     z = torch.tensor([-1e6, -0.01, 0.0, 0.01, 1e6])
     out = smooth_clip(z)
     assert out.abs().max() <= 4 and torch.allclose(out[1:4], z[1:4], atol=1e-6)
+
+
+def noisy(rows: list[int], epoch: int = 3, **settings: float) -> torch.Tensor:
+    """Values and presence of rows of one fixed table, (B, 2, C), as packed for training."""
+    table = np.random.default_rng(0).normal(size=(200, 3))
+    table[::7, 1] = np.nan
+    tokeniser = tokenisers.build({"type": "piecewise", **settings})
+    columns = [Column(name, "number", "table", i) for i, name in enumerate("abc")]
+    columns = [replace(c, statistics=tokeniser.fit(c, [table[:, i]])) for i, c in enumerate(columns)]
+    at = np.array(rows, np.int64)
+    packed = tokeniser.pack(columns, {c.name: table[at, i] for i, c in enumerate(columns)}, Draw(5, epoch, at))
+    for part in (tokeniser.module(columns, 8).train(), (wide := tokeniser.wide(columns, 2)) and wide.train()):
+        given = (packed,) if part is not wide else (packed, len(rows))
+        assert torch.equal(part(*given), part(*given)), "a second pass must not draw anew"
+    return torch.stack([packed.inputs["value"], packed.inputs["present"].float()], 1)
+
+
+def test_noise_of_a_row_is_the_same_whatever_its_batch_mates() -> None:
+    together = noisy([4, 7, 90, 12, 55])
+    assert torch.equal(together[[2, 0]], noisy([90, 4]))
+    assert torch.equal(together[3:4], noisy([12]))
+    assert not torch.equal(together, noisy([4, 7, 90, 12, 55], epoch=4))
+
+
+def test_noise_and_dropout_have_the_spread_and_the_rate_asked_for() -> None:
+    rows = list(range(200))
+    plain = noisy(rows, noise=0.0, dropout=0.0)
+    found = torch.stack([noisy(rows, epoch=e, noise=0.5, dropout=0.2) for e in range(20)])
+    there = plain[:, 1].bool()
+    off = (found[:, :, 0] - plain[:, 0])[:, there]
+    assert abs(float(off.mean())) < 0.02 and abs(float(off.std()) - 0.5) < 0.02
+    assert abs(float(found[:, :, 1][:, there].mean()) - 0.8) < 0.02
+    assert not found[:, :, 1][:, ~there].any()
+    assert abs(float(torch.corrcoef(found[:, :, 0].reshape(-1, 3)[:, [0, 2]].T - plain[:, 0].repeat(20, 1)[:, [0, 2]].T)[0, 1])) < 0.05

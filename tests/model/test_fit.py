@@ -282,3 +282,37 @@ def test_a_filter_chooses_the_rows_that_are_measured() -> None:
     assert report["rows"] == sum(s == "test" and c != "blue" for s, c in zip(split, colour, strict=True))
     with pytest.raises(SchemaError, match="no row satisfies"):
         fitted().evaluate(table, where="split = nowhere")
+
+
+@pytest.mark.parametrize("roles", [{"split": "split", "key": "key"}, {"group": "place"}, {"time": "at", "key": "key"}], ids=str)
+def test_columns_that_the_fit_used_are_not_reported_as_unused(roles: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    table = weather(80).select(["key", "number", "colour", "kind", "split"])
+    table = table.append_column("place", pa.array([f"p{j // 4}" for j in range(80)])).append_column("at", pa.array(np.arange(80) * 1.5))
+    used = table.select(["number", "colour", "kind", *roles.values()])
+    model = unisono.fit(used, "kind", settings=(*SMALL, "train.steps=2"), progress=False, **roles)
+    with caplog.at_level(logging.WARNING, "unisono"):
+        caplog.clear()
+        model.predict(table)
+    (said,) = [r.getMessage().split("not used: ")[1] for r in caplog.records if "not used: " in r.getMessage()]
+    assert said.split(", ") == [n for n in ("key", "split", "place", "at") if n not in roles.values()]
+
+
+def test_the_columns_of_a_fit_are_remembered_in_the_folder(tmp_path: Path) -> None:
+    fit(settings=("train.steps=2",), out=tmp_path / "m")
+    loaded = unisono.load(tmp_path / "m")
+    assert loaded.schema.roles == {"split": "split", "key": "key"}
+    content = json.loads((tmp_path / "m" / "schema.json").read_text())
+    del content["roles"]
+    (tmp_path / "m" / "schema.json").write_text(json.dumps(content))
+    assert unisono.load(tmp_path / "m").schema.roles == {}
+
+
+def test_a_target_named_row_needs_a_key() -> None:
+    table = weather(60)
+    renamed = table.rename_columns(["row" if n == "kind" else n for n in table.column_names])
+    with pytest.raises(UserError, match=r"'row'.*--key.*rename"):
+        fit(renamed, "row", settings=("train.steps=2",), key=None)
+    model = fit(renamed, "row", settings=("train.steps=2",))
+    assert model.predict(renamed).column_names[:2] == ["key", "row"]
+    with pytest.raises(SchemaError, match=r"key column 'key'"):
+        model.predict(renamed.drop(["key"]))

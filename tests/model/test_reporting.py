@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import io
+import json
 import wave
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.report.examples import EVIL, Page
+from unisono.model.evaluate import Evaluator
 from unisono.model.fit import fit_table
 from unisono.model.options import FitOptions
+from unisono.model.scoring import Scored
 
 
 def _png(rng: np.random.Generator, bright: bool) -> bytes:
@@ -73,6 +78,21 @@ def test_a_fit_leaves_a_report(page: str) -> None:
     assert "script" not in tags and tags.count("audio") > 4 and tags.count("img") > 4
     assert all((a.get("src") or "").startswith("data:") for t, a in found.tags if t in {"img", "audio"})
     assert "not shown (" not in found.text and len(page) < 3_000_000
+
+
+def test_every_row_is_scored_once_for_calibration_metrics_and_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+    real = Evaluator.scored
+
+    def scored(self: Evaluator, rows: NDArray[np.int64], only: Sequence[str] | None = None) -> Scored:
+        asked.append((tuple(rows.tolist()), None if only is None else tuple(only)))
+        return real(self, rows, only)
+
+    monkeypatch.setattr(Evaluator, "scored", scored)
+    _report(tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(set(asked)) == len(asked) == 2 + len(metrics["missing"])
+    assert {len(rows) for rows, only in asked if only is None} == {metrics["rows"]["val"], metrics["rows"]["test"]}
 
 
 def test_rows_can_be_left_out(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The exact properties of published systems, one module a recipe."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from unisono.cli import common
 
@@ -12,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME", help="show this recipe (a name or a file)")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting (repeatable)")
     parser.add_argument("--table", metavar="TABLE", help="count parameters and cost for this table's columns")
+    parser.add_argument("--draw", action="store_true", help="draw the trunk for a sample row (with --table its first) as one HTML page")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where --draw writes (default NAME.html)")
     parser.add_argument("--target", action="append", default=[], metavar="COL", help="the table's target columns")
     common.add_reading(parser)
     common.add_output(parser)
@@ -22,7 +26,11 @@ def run(arguments: argparse.Namespace) -> int:
     from unisono.core.errors import UserError
     from unisono.recipe import load_recipe, recipe_names
 
+    if arguments.out is not None and not arguments.draw:
+        raise UserError("--out says where --draw writes: add --draw")
     if arguments.name is None:
+        if arguments.draw:
+            raise UserError("--draw needs a recipe: which one? unisono recipes lists them")
         recipes = [load_recipe(name) for name in recipe_names()]
         listed = [{"name": r.name, "claim": r.settings.get("claim", ""), "source": r.settings.get("source", "")} for r in recipes]
         if arguments.json:
@@ -32,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     recipe = load_recipe(arguments.name, arguments.settings)
     cost = None
+    if arguments.draw:
+        return _draw(recipe, arguments)
     if arguments.table is not None:
         from unisono.model.cost import cost_of
         from unisono.model.options import named_targets
@@ -53,4 +63,27 @@ def run(arguments: argparse.Namespace) -> int:
         )
     else:
         print("add --table TABLE --target COL for parameters and cost with that table's columns")
+    return 0
+
+
+def _draw(recipe: Any, arguments: argparse.Namespace) -> int:
+    """Write the drawing, and say where."""
+    from unisono.core.errors import UserError
+    from unisono.model.drawing import draw_recipe
+    from unisono.model.folder import write_text
+    from unisono.model.options import FitOptions, named_targets
+
+    common.show_notes(quiet=True)
+    options = None
+    if arguments.table is not None:
+        if not arguments.target:
+            raise UserError("--table needs --target: which column would be predicted?")
+        options = FitOptions(targets=named_targets(arguments.target), **common.reading(arguments))
+    path = arguments.out if arguments.out is not None else Path(f"{Path(recipe.name).stem}.html")
+    page = draw_recipe(recipe, arguments.table, options)
+    write_text(path, page)
+    if arguments.json:
+        common.print_json({"name": recipe.name, "drawing": str(path)})
+    else:
+        print(path)
     return 0

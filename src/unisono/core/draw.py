@@ -48,6 +48,12 @@ class Draw:
         """Numbers in [0, 1), shape (B, n); another ``stream`` gives independent ones."""
         return (self._words(stream, n) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
+    def normal(self, stream: str, n: int = 1) -> NDArray[np.float64]:
+        """Standard normal numbers, shape (B, n), by ``sqrt(-2 log(1 - u)) cos(2 pi v)`` (Box and Muller 1958)."""
+        u = self.uniform(stream, 2 * n)
+        found: NDArray[np.float64] = np.sqrt(-2.0 * np.log1p(-u[:, :n])) * np.cos(2.0 * np.pi * u[:, n:])
+        return found
+
     def generators(self, stream: str) -> list[np.random.Generator]:
         """One generator a row, for what needs an unknown number of random numbers."""
         return [np.random.Generator(np.random.PCG64(int(word))) for word in self._words(stream, 1)[:, 0]]

@@ -17,6 +17,9 @@ from unisono.core.schema import MODALITIES
 from unisono.core.tokens import Meta
 from unisono.core.words import Word, parse_word
 
+#: Words that choose by a number in the tokens' metadata.
+_NUMBERED = ("level", "source")
+
 
 @dataclass(frozen=True)
 class Names:
@@ -36,7 +39,7 @@ class Names:
 
     def known(self) -> list[str]:
         """Every word that selects tokens."""
-        return [*self.modalities, *self.sources, *self.columns, *MODALITIES, "inserted", "level(0)", "task(NAME)"]
+        return [*self.modalities, *self.sources, *self.columns, *MODALITIES, "inserted", "level(0)", "source(0)", "task(NAME)"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Selection:
     """Tokens by name: the union of its words.
 
     A word is the name of a modality, source or column (in this order, should several bear it), ``inserted`` for tokens that a step put
-    in, ``level(k)`` for those of a scale, ``task(name)`` for those of a fork's branch. A modality that the table does not have selects
-    nothing.
+    in, ``level(k)`` for those of a scale, ``source(k)`` for those of a source by its number, ``task(name)`` for those of a fork's branch. A
+    modality that the table does not have selects nothing.
     """
 
     words: tuple[Word, ...]
@@ -79,7 +82,7 @@ class Selection:
 
 
 def _check(word: Word, names: Names, where: str) -> None:
-    if word.name == "level" and len(word.positional) == 1 and isinstance(word.positional[0], int) and not word.named:
+    if word.name in _NUMBERED and len(word.positional) == 1 and isinstance(word.positional[0], int) and not word.named:
         return
     if word.name == "task" and len(word.positional) == 1 and not word.named:
         task = str(word.positional[0])
@@ -92,8 +95,8 @@ def _check(word: Word, names: Names, where: str) -> None:
 
 
 def _mask(word: Word, names: Names, meta: Meta) -> NDArray[np.bool_]:
-    if word.name == "level" and word.positional:
-        return np.asarray(meta.level.numpy() == word.positional[0])
+    if word.name in _NUMBERED and word.positional:
+        return np.asarray(getattr(meta, word.name).numpy() == word.positional[0])
     if word.name == "task" and word.positional:
         none = np.zeros(len(meta), np.bool_)
         return none if meta.task is None else np.asarray(meta.task.numpy() == names.tasks.index(str(word.positional[0])))

@@ -91,8 +91,9 @@ def move(part: Part, device: torch.device, memo: dict[int, Any] | None = None) -
         moved = part.to(device, non_blocking=True)
     elif dataclasses.is_dataclass(part) and not isinstance(part, type):
         moved = dataclasses.replace(part, **{f.name: move(getattr(part, f.name), device, memo) for f in dataclasses.fields(part)})
-    elif isinstance(part, tuple) and not hasattr(part, "_fields"):
-        moved = tuple(move(p, device, memo) for p in part)
+    elif isinstance(part, tuple):
+        inner = [move(p, device, memo) for p in part]
+        moved = type(part)(*inner) if hasattr(part, "_fields") else tuple(inner)
     elif isinstance(part, list):
         moved = [move(p, device, memo) for p in part]
     elif isinstance(part, Mapping):

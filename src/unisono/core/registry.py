@@ -22,7 +22,7 @@ import pydantic
 from annotated_types import Ge, Gt, Le, Lt
 
 from unisono.core.errors import ConfigError, nearest
-from unisono.core.words import Word, as_word
+from unisono.core.words import Chain, Word, as_word
 
 T = TypeVar("T")
 
@@ -41,10 +41,12 @@ class Traits:
     Attributes:
         exempt: contract name -> the reason why it does not hold.
         tags: free words that code and contracts select components by.
+        example: a sentence to try the component in, where it cannot do without settings.
     """
 
     exempt: Mapping[str, str] = field(default_factory=dict)
     tags: frozenset[str] = frozenset()
+    example: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,21 @@ class Registry(Generic[T]):
             importlib.import_module(module.name)
         for point in importlib.metadata.entry_points(group=f"unisono.{self.role}"):
             if point.name not in self._entries:
-                self.register(point.name, source=f"package {point.dist.name if point.dist else '?'}")(point.load())
+                self._take(point)
+
+    def _take(self, point: importlib.metadata.EntryPoint) -> None:
+        """Register what another package offers; its ``traits``, if it has any, are those of the component."""
+        package = point.dist.name if point.dist else "?"
+        try:
+            target = point.load()
+            traits = getattr(target, "traits", Traits())
+            if not isinstance(traits, Traits):
+                raise TypeError(f"its traits are no {Traits.__module__}.Traits")
+            self.register(point.name, source=f"package {package}", traits=traits)(target)
+        except Exception as error:
+            raise ConfigError(
+                f"package {package}: {self.role} {point.name!r} ({point.value}) cannot be used: {error}; see: unisono check {package}"
+            ) from error
 
     def get(self, name: str, where: str = "recipe") -> Entry[T]:
         """Look one component up.
@@ -230,7 +246,7 @@ def check(value: Any, annotation: Any, where: str) -> Any:
         raise ConfigError(f"{where}: expected {_say(annotation)}, got {str(value).lower()}{quote}")
     if isinstance(value, str | int | float) and not isinstance(value, bool) and plain == {bool}:
         raise ConfigError(f"{where}: expected true or false, got {value!r}")
-    if isinstance(value, Word):
+    if isinstance(value, Word | Chain):
         value = str(value)
     try:
         return _adapter(annotation).validate_python(value)

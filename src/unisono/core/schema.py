@@ -20,6 +20,8 @@ AXES: Mapping[str, tuple[str, ...]] = {
 SCALARS = frozenset({"number", "category", "boolean", "datetime"})
 #: The source that all scalar columns belong to unless told otherwise.
 TABLE_SOURCE = "table"
+#: The column that numbers the rows of predictions and embeddings where no column of the table names them.
+ROW = "row"
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,14 @@ class Schema:
         targets: target columns.
         key: the column that names a row, if any.
         left_out: column name -> why it is not read (an identifier, a leaked target, a constant, dropped by the person).
+        roles: what else the fit used a column for: ``split``, ``key``, ``group`` or ``time`` -> column name.
     """
 
     columns: tuple[Column, ...]
     targets: tuple[Target, ...] = ()
     key: str | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ A bare name used as a value stays text; a name with parentheses becomes a nested
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,15 +52,81 @@ class Word:
         parts = [_show(v) for v in self.positional] + [f"{k}={_show(v)}" for k, v in self.named.items()]
         return f"{self.name}({', '.join(parts)})" if parts else self.name
 
+    def __call__(self, *positional: Any, **named: Any) -> Word:
+        """The same word with other settings."""
+        return Word(self.name, positional, named)
+
+    def __and__(self, other: object) -> Chain:
+        """Both joined by ``&``."""
+        return Chain((self,)) & other
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Words joined by ``&``, as scopes are written."""
+
+    words: tuple[Word, ...]
+
+    def __str__(self) -> str:
+        return " & ".join(map(str, self.words))
+
+    def __and__(self, other: object) -> Chain:
+        """With further words."""
+        if isinstance(other, Word):
+            return Chain((*self.words, other))
+        return Chain((*self.words, *other.words)) if isinstance(other, Chain) else NotImplemented
+
 
 def _show(value: Any) -> str:
+    """A value as it is written in a sentence.
+
+    Raises:
+        ConfigError: no sentence can hold it.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_show(v) for v in value) + "]"
-    if isinstance(value, str) and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-]*", value):
-        return "'" + value + "'"
-    return str(value)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_show(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, Word):
+        return str(value) if value.positional or value.named else _quoted(value.name)
+    if isinstance(value, str | Chain):
+        return _quoted(str(value))
+    number = value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+    if isinstance(number, int | float) and math.isfinite(number):
+        return repr(number)
+    raise ConfigError(f"a word holds numbers, truth values, texts, lists and words, not {value!r}")
+
+
+def as_setting(value: Word | Chain) -> Any:
+    """A word as a recipe's file holds it: a text, or where it holds a mapping, which no text can, a mapping with a ``type``.
+
+    Raises:
+        ConfigError: neither can hold it.
+    """
+    text = str(value)
+    if isinstance(value, Chain) or not any(map(_holds_mapping, (*value.positional, *value.named.values()))):
+        return text
+    if value.positional:
+        raise ConfigError(f"{text}: a word that holds a mapping has to give all its settings by name")
+    return {"type": value.name, **{k: as_setting(v) if isinstance(v, Word | Chain) else v for k, v in value.named.items()}}
+
+
+def _holds_mapping(value: Any) -> bool:
+    if isinstance(value, Word):
+        return any(map(_holds_mapping, (*value.positional, *value.named.values())))
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(_holds_mapping, value)))
+
+
+def _quoted(text: str) -> str:
+    """A text, in quotes unless it reads as a plain name."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.\-]*", text) and text not in _LITERALS:
+        return text
+    sign = "'" if "'" not in text else '"'
+    if sign in text:
+        raise ConfigError(f"no word can hold a text with both kinds of quotes: {text!r}")
+    return f"{sign}{text}{sign}"
 
 
 class _Reader:

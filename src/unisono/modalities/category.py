@@ -23,6 +23,7 @@ from unisono.core.errors import Unreadable
 from unisono.core.registry import Count, Probability
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.modalities.plain import all_bad, is_text, plain
 from unisono.modalities.scalars import MAX_TOKENS, pack_scalars, stack, token_slots
 from unisono.modalities.wide import RATE
 
@@ -39,10 +40,7 @@ def as_text(array: pa.Array) -> NDArray[np.object_]:
     Raises:
         Unreadable: the type holds no single values.
     """
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = plain(array)
     kind = array.type
     if pa.types.is_null(kind):
         return np.full(len(array), None, object)
@@ -72,7 +70,7 @@ class CategoryModality(Modality):
         """Claim dictionary columns, and text whose values repeat."""
         if pa.types.is_dictionary(sample.type) and not pa.types.is_nested(sample.type.value_type):
             return Guess(0.95, "a dictionary type: names from a fixed set")
-        if not (pa.types.is_string(sample.type) or pa.types.is_large_string(sample.type) or pa.types.is_string_view(sample.type)):
+        if not is_text(sample.type):
             return None
         values = [str(v) for v in sample.values]
         if not values:
@@ -111,8 +109,7 @@ class CategoryModality(Modality):
         try:
             texts = as_text(array)
         except Unreadable as error:
-            rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
-            return Decoded(np.full(len(array), None, object), tuple((int(r), error.reason) for r in rows))
+            return Decoded(np.full(len(array), None, object), all_bad(array, error.reason))
         return self._check(texts, column)
 
     def _check(self, texts: NDArray[np.object_], column: Column) -> Decoded:
@@ -135,7 +132,7 @@ class BooleanModality(CategoryModality):
         if pa.types.is_boolean(sample.type):
             return Guess(1.0, "a Boolean type")
         kind = sample.type.value_type if pa.types.is_dictionary(sample.type) else sample.type
-        if not sample.values or not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
+        if not sample.values or not (is_text(kind) or pa.types.is_integer(kind)):
             return None
         words = {str(v).strip().lower() for v in sample.values}
         if not (words <= TRUE_WORDS | FALSE_WORDS and words & TRUE_WORDS and words & FALSE_WORDS):
@@ -224,7 +221,9 @@ def _lookup(column: Column) -> dict[str, int]:
 
 
 def unseen_categories(column: Column, cells: Cells) -> Counter[str]:
-    """How often each category occurs in these cells that training rows did not have, for a warning."""
+    """How often each category occurs in these cells that training rows did not have, for a warning; none where no vocabulary is kept."""
+    if "vocabulary" not in column.statistics:
+        return Counter()
     lookup = _lookup(column)
     return Counter(v for v in cells if v is not None and v not in lookup)
 

@@ -5,11 +5,10 @@ Letters: N cubes, H rows, W columns, C bands, G band groups, h and w grid height
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
@@ -18,9 +17,9 @@ from unisono.core.errors import Unreadable
 from unisono.core.registry import Count, NonNegative
 from unisono.core.schema import Column
 from unisono.modalities import pixels
-from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, modalities, tokenisers
+from unisono.modalities.grids import GridTokeniser, Normalised, lattice
 from unisono.nn.position import Position
-from unisono.nn.stem import halvings
 
 _AXES = 3
 _FEW_BANDS = 4
@@ -73,7 +72,7 @@ class CubeModality(Modality):
 
 
 @tokenisers.register("bands", source="doi:10.1109/TGRS.2021.3130716")
-class Bands(Tokeniser):
+class Bands(GridTokeniser):
     """A token for each spatial patch and group of neighbouring bands, as SpectralFormer groups them (Hong et al. 2021).
 
     Every band is normalised by its own statistics; the spectrum of each pixel is mapped linearly group by group, mixed over 3 x 3
@@ -93,35 +92,18 @@ class Bands(Tokeniser):
     def __init__(self, *, size: Count = 32, grid: Count = 4, groups: Count = 1, augment: NonNegative = 0.5, flips: bool = False) -> None:
         self.size, self.grid, self.groups, self.augment, self.flips = size, grid, groups, augment, flips
 
-    def wants(self, column: Column) -> Mapping[str, Any]:
-        """The size that cubes are brought to."""
-        return {"size": tuple(column.statistics["size"])} if "size" in column.statistics else {}
-
-    def fit(self, column: Column, chunks: Iterable[Cells]) -> dict[str, Any]:
-        """``size`` (rows, columns), ``channels`` (bands), and ``mean`` and ``std`` of each band."""
-        found = pixels.PixelFit()
-        for cells in chunks:
-            for array in Items.of(column, cells).arrays:
-                found.add(array)
-        return found.statistics(self.size)
-
     def _shape(self, column: Column) -> tuple[int, int, int]:
-        height, width = (int(v) for v in column.statistics["size"])
-        step = 2 ** halvings((height, width), self.grid)
-        return -(-height // step), -(-width // step), min(self.groups, int(column.statistics["channels"]))
+        return *self.grid_shape(column), min(self.groups, int(column.statistics["channels"]))
 
     def pack(self, columns: Sequence[Column], cells: Mapping[str, Cells], draw: Draw | None) -> Packed:
         """One cube after the other: rows, columns, band groups; inputs ``pixels`` (N, H, W, C) and the augmentation."""
         (column,) = columns
         items = Items.of(column, cells[column.name])
-        inputs = {"pixels": pixels.stack(items.arrays, column.statistics)}
-        if draw is not None and (self.augment > 0 or self.flips):
-            inputs |= pixels.augmentation(draw, items.sample, self.augment, self.flips)
-        axes = [np.arange(n) for n in self._shape(column)]
-        place = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, _AXES)
+        inputs = self.picture_inputs(column, items.arrays, items.sample, draw)
+        place = lattice(*self._shape(column))
         n, per = len(items.arrays), len(place)
         sample, item = np.repeat(items.sample, per), np.repeat(items.item, per)
-        return Packed.of(inputs, sample, column.index, item=item, place=np.tile(place, (n, 1)).astype(np.int64))
+        return Packed.of(inputs, sample, column.index, item=item, place=np.tile(place, (n, 1)))
 
     def module(self, columns: Sequence[Column], width: int) -> nn.Module:
         """The spectral embedding with normalisation, augmentation and positions."""
@@ -140,15 +122,11 @@ class CubeTokens(nn.Module):
         width: D.
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, found: Mapping[str, Any], grid: tuple[int, int], groups: int, width: int) -> None:
         super().__init__()
         self.grid, self.groups, bands = grid, groups, len(found["mean"])
         self.per_group = -(-bands // groups)
-        self.register_buffer("mean", torch.tensor(found["mean"], dtype=torch.float32), persistent=False)
-        self.register_buffer("scale", 1.0 / torch.tensor(found["std"], dtype=torch.float32), persistent=False)
+        self.pixels = Normalised(found["mean"], found["std"])
         self.spectrum = nn.Conv2d(groups * self.per_group, groups * width, 1, groups=groups)
         self.mix = nn.Conv2d(groups * width, groups * width, 3, padding=1, groups=groups * width)
         self.out = nn.Linear(width, width)
@@ -157,10 +135,7 @@ class CubeTokens(nn.Module):
 
     def forward(self, packed: Packed) -> Tensor:
         """(T, D) in the order of the pack."""
-        inputs = packed.inputs
-        x = ((inputs["pixels"].float() - self.mean) * self.scale).movedim(-1, 1)
-        if "affine" in inputs and len(x):
-            x = pixels.augment(x, inputs["affine"], inputs["tone"], inputs["erase"])
+        x = self.pixels(packed)
         x = self.spectrum(fn.pad(x, (0, 0, 0, 0, 0, self.groups * self.per_group - x.shape[1])))
         x = fn.gelu(x + self.mix(x))
         x = fn.adaptive_avg_pool2d(x, self.grid) if len(x) else x.new_zeros(0, x.shape[1], *self.grid) + x.sum()

@@ -27,6 +27,7 @@ from unisono.core.errors import SchemaError, Unreadable
 from unisono.core.registry import Count
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.modalities.plain import all_bad, is_text, plain
 from unisono.modalities.scalars import MAX_TOKENS, Bins, SlotLinear, fit_scale, pack_scalars, smooth_clip, stack, standardise, token_slots
 
 _ISO = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})(?:[T ](\d{2}):?(\d{2})(?::?(\d{2})(?:[.,](\d{1,9}))?)?\s?(Z|z|UTC|[+-]\d{2}(?::?\d{2})?)?)?")
@@ -108,7 +109,7 @@ class DatetimeModality(Modality):
             return Guess(1.0, f"type {sample.type}", options={"timezone": zone} if zone and zone != "UTC" else {})
         if pa.types.is_date(sample.type):
             return Guess(1.0, f"type {sample.type}")
-        if not (pa.types.is_string(sample.type) or pa.types.is_large_string(sample.type) or pa.types.is_string_view(sample.type)):
+        if not is_text(sample.type):
             return None
         texts = [str(v).strip() for v in sample.values[:500]]
         if not texts:
@@ -140,18 +141,14 @@ class DatetimeModality(Modality):
 
     def decode_many(self, array: pa.Array, column: Column, context: Context) -> Decoded:
         """Decode a chunk into float64 seconds with NaN where missing; equal texts are parsed once."""
-        if isinstance(array, pa.ChunkedArray):
-            array = array.combine_chunks()
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = plain(array)
         kind = array.type
         if pa.types.is_null(kind):
             return Decoded(np.full(len(array), np.nan))
         if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
             return Decoded(_seconds(array))
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-            rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
-            return Decoded(np.full(len(array), np.nan), tuple((int(r), f"a value of type {kind} is no date; {_HELP}") for r in rows))
+        if not is_text(kind):
+            return Decoded(np.full(len(array), np.nan), all_bad(array, f"a value of type {kind} is no date; {_HELP}"))
         encoded = array.cast(pa.string()).dictionary_encode()
         seconds, reasons = np.full(len(encoded.dictionary) + 1, np.nan), {}
         for k, text in enumerate(encoded.dictionary.to_pylist()):

@@ -25,6 +25,7 @@ from unisono.core.errors import SchemaError, Unreadable
 from unisono.core.registry import Count, Index
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.modalities.laplacian import laplacian_eigenvectors
 
 MAX_NODES, MAX_EDGES, MAX_TEXT = 65_536, 1_048_576, 64 * 1024 * 1024
 #: Random-walk features are computed densely for graphs of up to so many nodes; beyond, they are 0 and a flag says so.
@@ -198,13 +199,15 @@ class Nodes(Tokeniser):
     Args:
         rounds: rounds of messages.
         walks: random-walk steps looked at.
+        eigenvectors: smooth functions on the graph that say where a node lies (``modalities.laplacian``, arXiv:2012.09699), each with a
+            random sign in training; graphs of more than 512 nodes have zeros.
         most: labels of the vocabulary at most; others share one vector, which stands in for known ones now and then in training.
     """
 
     reads = frozenset({"graph"})
 
-    def __init__(self, *, rounds: Index = 2, walks: Index = 6, most: Count = 1000) -> None:
-        self.rounds, self.walks, self.most = rounds, walks, most
+    def __init__(self, *, rounds: Index = 2, walks: Index = 6, most: Count = 1000, eigenvectors: Index = 0) -> None:
+        self.rounds, self.walks, self.most, self.eigenvectors = rounds, walks, most, eigenvectors
 
     def fit(self, column: Column, chunks: Iterable[Cells]) -> dict[str, Any]:
         """Scales of node features and edge values, and the vocabulary of labels.
@@ -240,8 +243,9 @@ class Nodes(Tokeniser):
         if draw is not None and lookup and len(code):
             rolls = [g.random(n) for g, n in zip(draw.at(items.sample).generators(f"labels {column.name}"), counts, strict=True)]
             code[(np.concatenate(rolls) < 0.02) & (code > 1)] = 1
+        where = self._eigenvectors(column, items, draw)
         standard = (np.concatenate(features) - np.array(known["mean"])) / np.array(known["scale"])
-        node = np.concatenate([np.clip(standard, -10, 10), np.concatenate(walks)], 1).astype(np.float32)
+        node = np.concatenate([np.clip(standard, -10, 10), np.concatenate(walks), where], 1).astype(np.float32)
         carried = ((np.concatenate(values) - np.array(known["edge_mean"])) / np.array(known["edge_scale"])).clip(-10, 10).astype(np.float32)
         ways = np.concatenate(edges, 1)
         inputs = {"node": torch.from_numpy(node), "code": torch.from_numpy(code)}
@@ -254,6 +258,18 @@ class Nodes(Tokeniser):
             edges=ways,
             edge_values=carried if carried.shape[1] else None,
         )
+
+    def _eigenvectors(self, column: Column, items: Items, draw: Draw | None) -> NDArray[np.float32]:
+        """(T, K) of all graphs, their signs drawn in training."""
+        found = [np.zeros((0, self.eigenvectors), np.float32)]
+        rolls = None if draw is None or not self.eigenvectors else draw.at(items.sample).generators(f"signs {column.name}")
+        for k, graph in enumerate(items.arrays):
+            small = graph.nodes <= MAX_WALK_NODES
+            vectors = laplacian_eigenvectors(graph.edges, graph.nodes, self.eigenvectors if small else 0)
+            if not small:
+                vectors = np.zeros((graph.nodes, self.eigenvectors), np.float32)
+            found.append(vectors if rolls is None else vectors * rolls[k].choice(np.array([-1, 1], np.float32), self.eigenvectors))
+        return np.concatenate(found)
 
     def module(self, columns: Sequence[Column], width: int) -> nn.Module:
         """The network of one column."""
@@ -277,7 +293,7 @@ class GraphNodes(nn.Module):
 
     def __init__(self, statistics: Mapping[str, Any], width: int, settings: Nodes) -> None:
         super().__init__()
-        self.node = nn.Linear(len(statistics["mean"]) + 3 + settings.walks, width)
+        self.node = nn.Linear(len(statistics["mean"]) + 3 + settings.walks + settings.eigenvectors, width)
         words = len(statistics["vocabulary"])
         self.label = nn.Parameter(torch.randn(words + 2, width) * 0.5) if words else None
         values = len(statistics["edge_mean"])

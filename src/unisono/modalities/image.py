@@ -6,7 +6,7 @@ Letters: N pictures, H height, W width, C channels, h and w grid height and widt
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,7 +20,8 @@ from unisono.core.errors import Unreadable
 from unisono.core.registry import Count, NonNegative
 from unisono.core.schema import Column
 from unisono.modalities import pixels
-from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, modalities, tokenisers
+from unisono.modalities.grids import GridTokeniser, Normalised, lattice
 from unisono.nn.position import Position
 from unisono.nn.stem import ConvStem, LinearStem, ScalesStem, halvings
 
@@ -28,6 +29,9 @@ from unisono.nn.stem import ConvStem, LinearStem, ScalesStem, halvings
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _SMALLEST_LIST = 8
+#: Fewer pictures than this are read at ``SMALL`` pixels a side, more at ``LARGE``.
+PLENTY = 2000
+SMALL, LARGE = 32, 64
 
 
 def picture_kind(head: bytes) -> str:
@@ -255,14 +259,15 @@ def on_white(array: pixels.Pixels) -> pixels.Pixels:
 
 
 @tokenisers.register("patches", source="arXiv:2106.14881")
-class Patches(Tokeniser):
+class Patches(GridTokeniser):
     """A grid of tokens from each picture, by a small convolutional network or one linear map of patches.
 
     Pictures of a column are brought to one size (the median of the training pictures, at most ``size`` a side) and channel count (grey
     is repeated, surplus channels are dropped, colours lie on white where something is transparent), and normalised for each channel.
 
     Args:
-        size: the longest side in pixels; smaller pictures keep their size.
+        size: the longest side in pixels; smaller pictures keep their size. None for 64, or 32 where fewer than 2,000 pictures are
+            trained on, where a quarter of the pixels leaves time for the steps that so few rows can use.
         grid: at most so many tokens along a side.
         stem: ``conv``, ``linear``, or ``scales`` for linear maps of patches of four sizes around each token (arXiv:2108.00154).
         base: channels of the first stage of the convolutional stem.
@@ -276,7 +281,7 @@ class Patches(Tokeniser):
     def __init__(
         self,
         *,
-        size: Count = 64,
+        size: Count | None = None,
         grid: Count = 4,
         stem: Literal["conv", "linear", "scales"] = "conv",
         base: Count = 32,
@@ -287,48 +292,30 @@ class Patches(Tokeniser):
         self.size, self.grid, self.stem, self.base, self.depth = size, grid, stem, base, depth
         self.augment, self.flips = augment, flips
 
-    def wants(self, column: Column) -> Mapping[str, Any]:
-        """The size that pictures are brought to."""
-        return {"size": tuple(column.statistics["size"])} if "size" in column.statistics else {}
-
-    def fit(self, column: Column, chunks: Iterable[Cells]) -> dict[str, Any]:
-        """``size`` (height, width), ``channels``, and ``mean`` and ``std`` of each channel."""
-        found = pixels.PixelFit()
-        for cells in chunks:
-            for array in Items.of(column, cells).arrays:
-                found.add(array)
-        return found.statistics(self.size)
+    def largest(self, count: int) -> int:
+        """``size``, or what suits the number of pictures."""
+        return self.size or (SMALL if count < PLENTY else LARGE)
 
     def pack(self, columns: Sequence[Column], cells: Mapping[str, Cells], draw: Draw | None) -> Packed:
         """One picture of the batch after the other, each a grid in reading order; inputs ``pixels`` (N, H, W, C) and the augmentation."""
         (column,) = columns
         items = Items.of(column, cells[column.name])
-        inputs = {"pixels": pixels.stack(items.arrays, column.statistics)}
-        if draw is not None and (self.augment > 0 or self.flips):
-            inputs |= pixels.augmentation(draw, items.sample, self.augment, self.flips)
-        high, wide = self.grid_shape(column)
-        place = np.stack(np.meshgrid(np.arange(high), np.arange(wide), indexing="ij"), -1).reshape(-1, 2)
-        n, per = len(items.arrays), high * wide
+        inputs = self.picture_inputs(column, items.arrays, items.sample, draw)
+        place = lattice(*self.grid_shape(column))
+        n, per = len(items.arrays), len(place)
         return Packed.of(
             inputs,
             np.repeat(items.sample, per),
             column.index,
             item=np.repeat(items.item, per),
-            place=np.tile(place, (n, 1)).astype(np.int64),
+            place=np.tile(place, (n, 1)),
         )
-
-    def grid_shape(self, column: Column) -> tuple[int, int]:
-        """(h, w) of a picture's tokens."""
-        height, width = (int(v) for v in column.statistics["size"])
-        step = 2 ** halvings((height, width), self.grid)
-        return -(-height // step), -(-width // step)
 
     def module(self, columns: Sequence[Column], width: int) -> nn.Module:
         """The stem with normalisation, augmentation and positions."""
         (column,) = columns
         found = column.statistics
-        size = (int(found["size"][0]), int(found["size"][1]))
-        channels, steps = int(found["channels"]), halvings(size, self.grid)
+        channels, steps = int(found["channels"]), halvings(self.picture_shape(column), self.grid)
         stem: nn.Module
         if self.stem == "conv":
             stem = ConvStem(channels, width, halvings=steps, base=self.base, depth=self.depth)
@@ -347,24 +334,16 @@ class PictureTokens(nn.Module):
         width: D.
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, stem: nn.Module, mean: Sequence[float], std: Sequence[float], width: int) -> None:
         super().__init__()
         self.stem = stem
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("scale", 1.0 / torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.pixels = Normalised(mean, std)
         self.norm = nn.LayerNorm(width)
         self.position = Position(2, width, gain=0.3)
 
     def forward(self, packed: Packed) -> Tensor:
         """(T, D) in the order of the pack."""
-        inputs = packed.inputs
-        x = ((inputs["pixels"].float() - self.mean) * self.scale).movedim(-1, 1)
-        if "affine" in inputs and len(x):
-            x = pixels.augment(x, inputs["affine"], inputs["tone"], inputs["erase"])
-        grid: Tensor = self.stem(x).movedim(1, -1)
+        grid: Tensor = self.stem(self.pixels(packed)).movedim(1, -1)
         place = packed.place[:, :2].to(grid.device)
         values: Tensor = self.norm(grid.reshape(-1, grid.shape[-1])) + self.position(place)
         return values

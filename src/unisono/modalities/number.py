@@ -28,6 +28,7 @@ from unisono.core.errors import Unreadable
 from unisono.core.registry import Count, NonNegative, Positive, Probability
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Decoded, Guess, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.modalities.plain import all_bad, is_text, plain
 from unisono.modalities.scalars import (
     MAX_TOKENS,
     Bins,
@@ -64,7 +65,7 @@ class NumberModality(Modality):
         kind = sample.type.value_type if pa.types.is_dictionary(sample.type) else sample.type
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             return _of_numbers(sample, str(kind))
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        if is_text(kind):
             return _of_text(sample)
         return None
 
@@ -81,10 +82,7 @@ class NumberModality(Modality):
 
     def decode_many(self, array: pa.Array, column: Column, context: Context) -> Decoded:
         """Decode a chunk of any numeric, boolean or text type into float64 with NaN where missing."""
-        if isinstance(array, pa.ChunkedArray):
-            array = array.combine_chunks()
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = plain(array)
         kind = array.type
         if pa.types.is_null(kind):
             return Decoded(np.full(len(array), np.nan))
@@ -92,13 +90,12 @@ class NumberModality(Modality):
         odd: dict[int, str] = {}
         if pa.types.is_boolean(kind):
             array = array.cast(pa.int8())
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        if is_text(kind):
             array = _parse(array, column, bad, odd)
         try:
             values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            rows = np.flatnonzero(array.is_valid().to_numpy(zero_copy_only=False))
-            return Decoded(np.full(len(array), np.nan), tuple((int(r), f"a value of type {kind} is no number") for r in rows))
+            return Decoded(np.full(len(array), np.nan), all_bad(array, f"a value of type {kind} is no number"))
         for row in np.flatnonzero(np.isinf(values)):
             bad.setdefault(int(row), "the number is infinite")
             values[row] = np.nan
@@ -188,11 +185,22 @@ class _Numbers(Tokeniser):
         """One token a present cell, or, beyond ``max_tokens`` columns, one for each group of columns with a present cell."""
         values: NDArray[np.float64] = stack(columns, cells, np.nan, np.float64)
         z, present = standardise(columns, values)
-        return pack_scalars(columns, present, self.max_tokens, {"value": z})
+        packed = pack_scalars(columns, present, self.max_tokens, {"value": z})
+        if draw is not None:
+            self._disturb(packed.inputs, f"numbers.{columns[0].name}", draw)
+        return packed
+
+    def _disturb(self, inputs: dict[str, Tensor], stream: str, draw: Draw) -> None:
+        """Add normal noise to standardised values (B, C), and take some present cells for missing ones, whose tokens stay."""
+        n = inputs["value"].shape[1]
+        if self.noise:
+            inputs["value"] = inputs["value"] + torch.from_numpy((self.noise * draw.normal(f"{stream}.noise", n)).astype(np.float32))
+        if self.dropout:
+            inputs["present"] = inputs["present"] & torch.from_numpy(draw.uniform(f"{stream}.dropout", n) >= self.dropout)
 
     def wide(self, columns: Sequence[Column], outputs: int) -> nn.Module:
         """A linear map of the standardised values."""
-        return WideNumbers(len(columns), outputs, self.noise, self.dropout)
+        return WideNumbers(len(columns), outputs)
 
 
 @tokenisers.register("piecewise", source="arXiv:2203.05556")
@@ -232,27 +240,16 @@ class Periodic(_Numbers):
         return PeriodicNumbers(columns, width, self)
 
 
-def disturb(z: Tensor, present: Tensor, noise: float, dropout: float) -> tuple[Tensor, Tensor]:
-    """Add normal noise to standardised values (B, C), and take some present cells for missing ones."""
-    if noise:
-        z = z + noise * torch.randn_like(z)
-    if dropout:
-        present = present & (torch.rand(present.shape, device=present.device) >= dropout)
-    return z, present
-
-
 class WideNumbers(nn.Module):
     """The wide part of C columns: a linear map of the standardised values that are present."""
 
-    def __init__(self, columns: int, outputs: int, noise: float, dropout: float) -> None:
+    def __init__(self, columns: int, outputs: int) -> None:
         super().__init__()
-        self.noise, self.dropout, self.wide = noise, dropout, Wide(columns, outputs)
+        self.wide = Wide(columns, outputs)
 
     def forward(self, packed: Packed, rows: int) -> Tensor:
         """Scores (rows, K)."""
         z, present = packed.inputs["value"], packed.inputs["present"]
-        if self.training:
-            z, present = disturb(z, present, self.noise, self.dropout)
         scores: Tensor = self.wide(smooth_clip(z) * present)
         return scores
 
@@ -262,16 +259,12 @@ class PiecewiseNumbers(nn.Module):
 
     def __init__(self, columns: Sequence[Column], width: int, settings: Piecewise) -> None:
         super().__init__()
-        self.noise, self.dropout = settings.noise, settings.dropout
         self.encode = Bins(columns)
         self.project = SlotLinear(token_slots(columns, settings.max_tokens), self.encode.bins + 2, width)
 
     def forward(self, packed: Packed) -> Tensor:
         """Token values, (T, D)."""
-        z, present = packed.inputs["value"], packed.inputs["present"]
-        if self.training:
-            z, present = disturb(z, present, self.noise, self.dropout)
-        present = present.unsqueeze(-1)
+        z, present = packed.inputs["value"], packed.inputs["present"].unsqueeze(-1)
         features = torch.cat([self.encode(z), smooth_clip(z).unsqueeze(-1), torch.ones_like(z).unsqueeze(-1)], -1) * present
         tokens: Tensor = self.project(features, packed.inputs["row"], packed.inputs["slot"])
         return tokens

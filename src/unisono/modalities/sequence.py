@@ -21,6 +21,7 @@ from unisono.core.schema import Column
 from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
 from unisono.nn.position import Position
 from unisono.nn.stem1d import ChannelNorm, Line
+from unisono.ops.segment import segment_max, segment_mean
 
 #: Residues of each alphabet; the codes of IUPAC that name several (N, R, X, B ...) read as unknown.
 ALPHABETS = {"dna": "ACGT", "rna": "ACGU", "protein": "ACDEFGHIKLMNPQRSTVWY"}
@@ -209,7 +210,5 @@ class SequenceModule(nn.Module):
             h = fn.gelu(norm(conv(h))) * keep
         h = h[0].T[x["places"]]
         segment, count = x["segment"], int(x["tokens"])
-        size = torch.bincount(segment, minlength=count).to(h.dtype)[:, None]
-        mean = h.new_zeros(count, h.shape[1]).index_add(0, segment, h) / size
-        top = h.new_full((count, h.shape[1]), -1.0).scatter_reduce(0, segment[:, None].expand_as(h), h, "amax", include_self=True)
-        return torch.cat([self.token(torch.cat([mean, top], 1)) + self.place(x["start"]), self.kmers(x["shares"])])
+        pooled = torch.cat([segment_mean(h, segment, count), segment_max(h, segment, count)], 1)
+        return torch.cat([self.token(pooled) + self.place(x["start"]), self.kmers(x["shares"])])

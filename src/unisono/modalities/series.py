@@ -30,6 +30,7 @@ from unisono.modalities.signal import Signal, split_rate
 from unisono.modalities.wide import Wide, WideItems
 from unisono.nn.position import Position
 from unisono.nn.stem1d import ChannelNorm, Line
+from unisono.ops.segment import segment_max, segment_mean
 
 #: The largest series that is decoded, in numbers.
 MAX_NUMBERS = 2**26
@@ -351,10 +352,8 @@ class SeriesModule(nn.Module):
         h = fn.gelu(self.norms[0](self.first(x["line"].T[None]))) * keep
         h = fn.gelu(self.norms[1](self.second(h)))[0].T[x["places"]]
         segment, count = x["segment"], int(x["patches"])
-        size = torch.bincount(segment, minlength=count).to(h.dtype)[:, None]
-        mean = h.new_zeros(count, h.shape[1]).index_add(0, segment, h) / size
-        top = h.new_full((count, h.shape[1]), -1.0).scatter_reduce(0, segment[:, None].expand_as(h), h, "amax", include_self=True)
-        parts = [self.patch(torch.cat([mean, top], 1)) + self.place(x["phase"]), self.stats(x["stats"])]
+        pooled = torch.cat([segment_mean(h, segment, count), segment_max(h, segment, count)], 1)
+        parts = [self.patch(pooled) + self.place(x["phase"]), self.stats(x["stats"])]
         if self.features is not None:
             parts.append(self.features(x["features"]).reshape(-1, self.stats.out_features))
         return torch.cat(parts)

@@ -6,12 +6,11 @@ Letters: V videos, F frames, H height, W width, C channels, h and w grid height 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -20,7 +19,8 @@ from unisono.core.errors import DependencyError, Unreadable
 from unisono.core.registry import Count, NonNegative
 from unisono.core.schema import Column
 from unisono.modalities import pixels
-from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, Tokeniser, modalities, tokenisers
+from unisono.modalities.base import Cells, ColumnSample, Context, Guess, Items, Modality, Packed, modalities, tokenisers
+from unisono.modalities.grids import GridTokeniser, Normalised, lattice
 from unisono.modalities.image import on_white, picture_kind
 from unisono.nn.position import Position
 from unisono.nn.stem import ConvStem, halvings
@@ -202,7 +202,7 @@ def _evenly_decoded(container: Any, stream: Any, count: int, size: tuple[int, in
 
 
 @tokenisers.register("frames", source="arXiv:2103.15691")
-class Frames(Tokeniser):
+class Frames(GridTokeniser):
     """A grid of tokens from each of a few evenly spaced frames, by one small convolutional network for all frames.
 
     Place is (time step, row, column); time is in seconds. Sizes and channel counts are treated as in ``patches``; a video's frames share
@@ -237,16 +237,12 @@ class Frames(Tokeniser):
 
     def wants(self, column: Column) -> Mapping[str, Any]:
         """The size that frames are brought to, and how many there may be."""
-        size = {"size": tuple(column.statistics["size"])} if "size" in column.statistics else {}
-        return {"frames": self.frames} | size
+        return {"frames": self.frames, **super().wants(column)}
 
-    def fit(self, column: Column, chunks: Iterable[Cells]) -> dict[str, Any]:
-        """``size`` (height, width), ``channels``, and ``mean`` and ``std`` of each channel."""
-        found = pixels.PixelFit()
-        for cells in chunks:
-            for clip in Items.of(column, cells).arrays:
-                found.add(clip.frames)
-        return found.statistics(self.size)
+    def array_of(self, item: Any) -> pixels.Pixels:
+        """A clip's frames."""
+        array: pixels.Pixels = item.frames
+        return array
 
     def pack(self, columns: Sequence[Column], cells: Mapping[str, Cells], draw: Draw | None) -> Packed:
         """One video after the other, frame by frame, each a grid in reading order; inputs ``pixels`` (all frames, H, W, C)."""
@@ -256,16 +252,11 @@ class Frames(Tokeniser):
         counts = np.array([len(k) for k in kept], np.int64)
         owner = np.repeat(np.arange(len(counts)), counts)
         frames = [clip.frames[i] for clip, k in zip(items.arrays, kept, strict=True) for i in k]
-        inputs = {"pixels": pixels.stack(frames, column.statistics)}
-        if draw is not None and (self.augment > 0 or self.flips):
-            inputs |= pixels.augmentation(draw, items.sample[owner], self.augment, self.flips)
+        inputs = self.picture_inputs(column, frames, items.sample[owner], draw)
         times = np.concatenate([c.times[k] for c, k in zip(items.arrays, kept, strict=True)] or [np.zeros(0, np.float32)])
         steps = np.concatenate([np.arange(n) for n in counts] or [np.zeros(0, np.int64)])
-        height, width = (int(v) for v in column.statistics["size"])
-        cell = 2 ** halvings((height, width), self.grid)
-        high, wide = -(-height // cell), -(-width // cell)
-        per = high * wide
-        grid = np.stack(np.meshgrid(np.arange(high), np.arange(wide), indexing="ij"), -1).reshape(-1, 2)
+        grid = lattice(*self.grid_shape(column))
+        per = len(grid)
         place = np.concatenate([np.repeat(steps, per)[:, None], np.tile(grid, (len(frames), 1))], 1).astype(np.int64)
         sample, item = np.repeat(items.sample[owner], per), np.repeat(items.item[owner], per)
         return Packed.of(inputs, sample, column.index, item=item, place=place, time=np.repeat(times, per))
@@ -274,8 +265,8 @@ class Frames(Tokeniser):
         """The stem with normalisation, augmentation, positions and differences of frames."""
         (column,) = columns
         found = column.statistics
-        size = (int(found["size"][0]), int(found["size"][1]))
-        stem = ConvStem(int(found["channels"]), width, halvings=halvings(size, self.grid), base=self.base, depth=self.depth)
+        steps = halvings(self.picture_shape(column), self.grid)
+        stem = ConvStem(int(found["channels"]), width, halvings=steps, base=self.base, depth=self.depth)
         return FrameTokens(stem, found["mean"], found["std"], width)
 
 
@@ -289,25 +280,17 @@ class FrameTokens(nn.Module):
         width: D.
     """
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, stem: nn.Module, mean: Sequence[float], std: Sequence[float], width: int) -> None:
         super().__init__()
         self.stem = stem
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
-        self.register_buffer("scale", 1.0 / torch.tensor(std, dtype=torch.float32), persistent=False)
+        self.pixels = Normalised(mean, std)
         self.norm = nn.LayerNorm(width)
         self.position = Position(3, width)
         self.seconds = Position(1, width, shortest=0.2, longest=1000.0)
 
     def forward(self, packed: Packed) -> Tensor:
         """(T, D) in the order of the pack."""
-        inputs = packed.inputs
-        x = ((inputs["pixels"].float() - self.mean) * self.scale).movedim(-1, 1)
-        if "affine" in inputs and len(x):
-            x = pixels.augment(x, inputs["affine"], inputs["tone"], inputs["erase"])
-        grid: Tensor = self.stem(x).movedim(1, -1)
+        grid: Tensor = self.stem(self.pixels(packed)).movedim(1, -1)
         where = self.position(packed.place.to(grid.device)) + self.seconds(packed.time.to(grid.device))
         values: Tensor = self.norm(grid.reshape(-1, grid.shape[-1])) + where
         return values

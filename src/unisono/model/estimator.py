@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import SchemaError, UserError
 from unisono.core.schema import Schema
+from unisono.model.deploy import Deployment, deploy
 from unisono.model.fit import Fitted, fit_table
 from unisono.model.folder import read_model, write_model
 from unisono.model.options import FitOptions, named_targets, parse_duration
@@ -31,7 +32,7 @@ class Model:
     Args:
         target: target column, ``COLUMN=TASK``, several of them, or a mapping column -> task; not needed for ``fit(X, y)``.
         task: task of ``y`` in ``fit(X, y)``: ``category``, ``boolean``, ``number`` or ``labels``; found from ``y`` if None.
-        recipe: a recipe's name or path.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys.
         settings: ``key=value`` changes to the recipe.
         columns: column -> modality.
         budget: limit on the time of a fit, such as ``"90s"``, or None.
@@ -44,7 +45,7 @@ class Model:
         *,
         target: Any = None,
         task: str | None = None,
-        recipe: str = "early-fusion",
+        recipe: str | Mapping[str, Any] = "early-fusion",
         settings: Sequence[str] = (),
         columns: Mapping[str, str] | None = None,
         budget: str | float | None = None,
@@ -223,6 +224,33 @@ class Model:
 
     def _features(self, data: Any) -> bool:
         return bool(getattr(self, "_arrays", False)) and not isinstance(data, str | Path | pa.Table)
+
+    # -- cheaper ------------------------------------------------------------------------------------------------------------
+
+    def deploy(self, **options: Any) -> Model:
+        """The same model made cheaper without loss beyond rounding; what was done is in ``metrics["deployment"]``.
+
+        Args:
+            **options: ``folds`` (words; None for those that save something on this machine), ``columns`` (those that tables will have),
+                ``data`` (a table with the targets, to measure the change in error on), and how it is read.
+
+        Raises:
+            UserError: a fold or a column is unknown.
+        """
+        return self.deployment(**options)[0]
+
+    def deployment(
+        self, *, folds: Sequence[str] | None = None, columns: Sequence[str] | None = None, data: Any = None, **reading: Any
+    ) -> tuple[Model, Deployment]:
+        """``deploy`` with its report."""
+        fitted = self._need()
+        network, recipe, schema, report = deploy(
+            fitted.network, fitted.recipe, fitted.schema, folds=folds, columns=columns, data=data, reading=reading
+        )
+        model = Model(**self.get_params())
+        model._adopt(Fitted(network, recipe, schema, {**fitted.metrics, "deployment": report.to_json()}, list(fitted.notes)))
+        model._arrays = getattr(self, "_arrays", False)
+        return model, report
 
     # -- folder -------------------------------------------------------------------------------------------------------------
 

@@ -79,7 +79,15 @@ class Evaluator:
                 done(number + 1, len(wanted))
         return rows_found
 
-    def report(self, rows: NDArray[np.int64]) -> dict[str, Any]:
-        """The object that ``evaluate --json`` prints."""
-        scored = self.scored(rows)
-        return {"rows": len(rows), "targets": self.metrics(scored, rows), "missing": self.missing(rows)}
+    def figures(self, scored: Scored, rows: NDArray[np.int64]) -> dict[str, Any]:
+        """How many rows, and every target's metrics on them."""
+        return {"rows": len(rows), "targets": self.metrics(scored, rows)}
+
+    def report(self, rows: NDArray[np.int64], *, missing: bool = True) -> dict[str, Any]:
+        """The object that ``evaluate --json`` prints.
+
+        Args:
+            rows: to measure on.
+            missing: also measure every subset of sources; without it the list is empty.
+        """
+        return {**self.figures(self.scored(rows), rows), "missing": self.missing(rows) if missing else []}

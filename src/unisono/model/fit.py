@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from unisono.core.errors import UserError
+from unisono.core.memory import release_memory
 from unisono.core.schema import Schema
 from unisono.model.encoders import store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
@@ -25,7 +26,8 @@ from unisono.model.learner import Supervised, TrainingRows
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare
 from unisono.model.reporting import Fit, write_report
-from unisono.network import Network
+from unisono.model.scoring import Scored
+from unisono.network import Network, freeze
 from unisono.recipe import Recipe, build_objective, load_recipe
 from unisono.table.batching import Assembler, SourceDropout
 from unisono.table.cache import TableCache
@@ -124,6 +126,7 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
         try:
             prepared = prepare(cache, recipe, options, source.hints)
             prepared.notes[:0] = source.notes
+            release_memory()
             return _fit_prepared(prepared, recipe, settings, options, folder, started)
         finally:
             _tidy(cache, folder)
@@ -162,17 +165,21 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
     if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
-    assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(build_objective(recipe).drop_sources))
+    freeze(network, settings.freeze)
+    objective = build_objective(recipe)
+    assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(objective.drop_sources))
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
     device = choose_device()
     bf16 = choose_precision(settings.precision, device) == "bf16"
-    learner = Supervised(network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16)
+    learner = Supervised(
+        network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16, objective.reads, objective.alone
+    )
     network.to(device)
     measured = Evaluator(network, schema, assembler, prepared.store, prepared.targets, device, bf16)
-    headline = split.test if len(split.test) else split.val
+    held_out = {name: part for name, part in (("val", split.val), ("test", split.test)) if len(part)}
     budget = None
     if options.budget is not None:
-        budget = Budget(options.budget, started, _reserve_seconds(measured, headline))
+        budget = Budget(options.budget, started, _reserve_seconds(measured, list(held_out.values())))
 
     def on_plan(plan: TrainPlan) -> None:
         if writes:
@@ -185,14 +192,17 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
         progress=options.progress, on_plan=on_plan,
     )  # fmt: skip
     recipe = planned(recipe, history.plan)
-    schema = calibrate(measured, schema, split.val)
+    scored = {name: measured.scored(part) for name, part in held_out.items()}
+    if "val" in scored:
+        schema = calibrate(measured, scored["val"], split.val)
     measured = replace(measured, schema=schema)
-    metrics = measure(measured, prepared, history)
+    metrics = measure(measured, prepared, history, scored)
     network.to("cpu").eval()
     fitted = Fitted(network, recipe, schema, metrics, prepared.notes)
     if writes:
         write_model(folder, network, recipe, schema, metrics)
-        write_report(folder, Fit(replace(measured, device=torch.device("cpu")), prepared, recipe, options, history, metrics))
+        scores = scored[metrics["headline"]].scores if scored else {}
+        write_report(folder, Fit(replace(measured, device=torch.device("cpu")), prepared, recipe, options, history, metrics, scores))
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return fitted
 
@@ -202,45 +212,48 @@ def planned(recipe: Recipe, plan: TrainPlan) -> Recipe:
     return recipe.with_settings({"train": plan.as_settings()})
 
 
-def _reserve_seconds(measured: Evaluator, rows: NDArray[np.int64]) -> float:
-    """How long the evaluation and the report will take: a part of it is run, after a first run that warms up, and scaled up."""
+def _reserve_seconds(measured: Evaluator, parts: Sequence[NDArray[np.int64]]) -> float:
+    """How long the evaluation will take, the headline's rows last: a few rows are run, after a first run that warms up, and scaled up."""
     from unisono.tasks.missing import subsets
 
-    part = rows[:64]
-    measured.scored(part)
+    if not parts:
+        return 3.0
+    some = parts[-1][:64]
+    measured.scored(some)
     begin = time.monotonic()
-    measured.scored(part)
-    once = (time.monotonic() - begin) * max(len(rows) / max(len(part), 1), 1.0)
-    return 3.0 + 1.3 * once * (3 + len(subsets(measured.schema.sources)))
+    measured.scored(some)
+    once = time.monotonic() - begin
+    passes = sum(max(len(part) / len(some), 1.0) for part in [*parts, *[parts[-1]] * len(subsets(measured.schema.sources))])
+    return 3.0 + 1.3 * once * passes
 
 
-def calibrate(measured: Evaluator, schema: Schema, rows: NDArray[np.int64]) -> Schema:
-    """Fit every task's calibration on validation rows."""
-    if len(rows) == 0:
-        return schema
-    scored = measured.scored(rows)
+def calibrate(measured: Evaluator, scored: Scored, rows: NDArray[np.int64]) -> Schema:
+    """The schema with every task's calibration fitted on validation rows."""
     targets = []
-    for target in schema.targets:
+    for target in measured.schema.targets:
         values, present = measured.targets[target.name]
         task = measured.network.tasks[target.name]
         fitted = task.calibrate(scored.scores[target.name], values[rows], present[rows], target.statistics)
         targets.append(replace(target, statistics={**target.statistics, **fitted}))
-    return replace(schema, targets=tuple(targets))
+    return replace(measured.schema, targets=tuple(targets))
 
 
-def measure(measured: Evaluator, prepared: Prepared, history: History) -> dict[str, Any]:
-    """What ``metrics.json`` holds: every figure says which rows it is from; ``headline`` names the rows that count."""
+def measure(measured: Evaluator, prepared: Prepared, history: History, scored: Mapping[str, Scored]) -> dict[str, Any]:
+    """What ``metrics.json`` holds: every figure says which rows it is from; ``headline`` names the rows that count.
+
+    Args:
+        measured: targets calibrated.
+        prepared: the table made ready.
+        history: what training did.
+        scored: ``val`` and ``test``, as far as there are such rows -> the network's scores of them.
+    """
     parts: dict[str, Any] = {}
     split = prepared.split
-    for name, rows in (("val", split.val), ("test", split.test)):
-        if len(rows):
-            scored = measured.scored(rows)
-            intervals = measured.intervals(scored, rows)
-            parts[name] = {
-                "rows": len(rows),
-                "targets": measured.metrics(scored, rows),
-                "ci95": {t: {k: list(v) for k, v in m.items()} for t, m in intervals.items()},
-            }
+    for name, found in scored.items():
+        rows = getattr(split, name)
+        intervals = measured.intervals(found, rows)
+        ci95 = {t: {k: list(v) for k, v in m.items()} for t, m in intervals.items()}
+        parts[name] = {**measured.figures(found, rows), "ci95": ci95}
     headline = "test" if "test" in parts else "val" if "val" in parts else None
     rows = {"test": split.test, "val": split.val}.get(headline or "", split.train[:0])
     return {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import yaml
 from unisono.core.errors import ConfigError, ModelFolderError, ResourceError
 from unisono.core.schema import MODALITIES, Column, Schema, Target
 from unisono.model.encoders import find_encoders, store_encoders
-from unisono.network import Network
+from unisono.network import WORDS, Network
 from unisono.recipe import KEYS, Recipe
 
 #: Grows when older programs could misread a folder.
-FORMAT = 1
+FORMAT = 2
+#: The format of a folder without folds, which older programs read as well.
+PLAIN_FORMAT = 1
 WEIGHTS, RECIPE, SCHEMA, METRICS, REPORT, CHECKPOINT = (
     "model.safetensors", "recipe.yaml", "schema.json", "metrics.json", "report.html", "checkpoint",
 )  # fmt: skip
@@ -44,8 +47,14 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _forget(temporary)
         raise ResourceError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _forget(temporary: Path) -> None:
+    """Remove a file that was not finished, if it can be."""
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def schema_to_json(schema: Schema) -> dict[str, Any]:
@@ -56,6 +65,7 @@ def schema_to_json(schema: Schema) -> dict[str, Any]:
         "sources": list(schema.sources),
         "key": schema.key,
         "left_out": dict(schema.left_out),
+        "roles": dict(schema.roles),
     }
 
 
@@ -72,18 +82,19 @@ def write_model(folder: Path, network: Network, recipe: Recipe, schema: Schema, 
         safetensors.torch.save_file(state, temporary)
         temporary.replace(folder / WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        _forget(temporary)
         raise ResourceError(f"{folder / WEIGHTS} cannot be written: {error}") from None
     write_text(folder / RECIPE, store_encoders(folder, recipe).to_yaml())
     if metrics is not None:
         write_text(folder / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
-    write_schema(folder, schema)
+    write_schema(folder, schema, network.folds)
 
 
-def write_schema(folder: Path, schema: Schema) -> None:
-    """Write ``schema.json`` with the SHA-256 of the weights and the recipe."""
+def write_schema(folder: Path, schema: Schema, folds: Sequence[str] = ()) -> None:
+    """Write ``schema.json`` with the SHA-256 of the weights and the recipe, and the folds that the weights have been through."""
     hashes = {name: sha256(folder / name) for name in (WEIGHTS, RECIPE) if (folder / name).is_file()}
-    content = {"format": FORMAT, **schema_to_json(schema), "files": hashes}
+    folded = {"format": FORMAT, "folds": list(folds)} if folds else {"format": PLAIN_FORMAT}
+    content = {**folded, **schema_to_json(schema), "files": hashes}
     write_text(folder / SCHEMA, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -122,7 +133,7 @@ def read_model(folder: Path, encoders: Mapping[str, Any] | None = None) -> tuple
     else:
         _check_hashes(folder, content.get("files"))
     recipe = find_encoders(folder, recipe, encoders or {})
-    network = _network(recipe, schema, weights, folder)
+    network = _network(recipe, schema, weights, folder, _folds(content, folder))
     metrics = _read_json(folder / METRICS, folder) if (folder / METRICS).is_file() else None
     return network, recipe, schema, metrics
 
@@ -168,11 +179,13 @@ def _schema(content: Mapping[str, Any], folder: Path) -> Schema:
     try:
         columns = tuple(Column(**_known(c, Column)) for c in content["columns"])
         targets = tuple(Target(**_known(t, Target)) for t in content["targets"])
-        schema = Schema(columns, targets, content.get("key"), content.get("left_out") or {})
+        schema = Schema(columns, targets, content.get("key"), content.get("left_out") or {}, content.get("roles") or {})
     except (KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / SCHEMA}: malformed ({error})") from None
     if not isinstance(content.get("left_out") or {}, dict) or not isinstance(content.get("key"), str | None):
         raise ModelFolderError(f"{folder / SCHEMA}: malformed ('left_out' is an object, 'key' a name)")
+    if not isinstance(schema.roles, dict) or not all(isinstance(name, str) for name in schema.roles.values()):
+        raise ModelFolderError(f"{folder / SCHEMA}: malformed ('roles' is an object of column names)")
     for target in targets:
         if not all(isinstance(part, kind) for part, kind in ((target.name, str), (target.task, str), (target.statistics, dict))):
             raise ModelFolderError(f"{folder / SCHEMA}: target {target.name!r} is malformed")
@@ -193,9 +206,18 @@ def _known(given: Any, kind: type) -> dict[str, Any]:
     return given
 
 
-def _network(recipe: Recipe, schema: Schema, weights: Path, folder: Path) -> Network:
+def _folds(content: Mapping[str, Any], folder: Path) -> Sequence[str]:
+    found = content.get("folds", [])
+    if not isinstance(found, list) or not all(word in WORDS for word in found):
+        raise ModelFolderError(f"{folder / SCHEMA}: malformed ('folds' holds words of {', '.join(WORDS)}, got {found!r})")
+    return found
+
+
+def _network(recipe: Recipe, schema: Schema, weights: Path, folder: Path, folds: Sequence[str]) -> Network:
     try:
         network = Network(recipe=recipe, schema=schema)
+        for word in folds:
+            network.fold(word)
     except Exception as error:  # whatever a damaged folder makes the parts stumble over
         reason = str(error) if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
         raise ModelFolderError(f"{folder}: recipe and schema do not make a model: {reason}") from None

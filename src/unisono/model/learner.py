@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from unisono.core.draw import Draw
+from unisono.core.memory import shared_heap
 from unisono.core.schema import Schema
 from unisono.model.scoring import batches_of, score
 from unisono.network import Network
@@ -106,7 +107,11 @@ class TrainingRows:
         parts = [np.array_split(rows, world)[rank] for rows in np.array_split(order, self.batches_per_epoch(batch_rows))[skip:]]
         if self.store.resident:
             return prefetch(self.batch(rows, epoch) for rows in parts)
-        return iter(DataLoader(_Epoch(self, parts, epoch), batch_size=None, num_workers=WORKERS, prefetch_factor=PREFETCHED))
+        return self._by_workers(_Epoch(self, parts, epoch))
+
+    def _by_workers(self, epoch: _Epoch) -> Iterator[Batch]:
+        with shared_heap():
+            yield from DataLoader(epoch, batch_size=None, num_workers=WORKERS, prefetch_factor=PREFETCHED)
 
     def batch(self, rows: NDArray[np.int64], epoch: int) -> Batch:
         """One training batch."""
@@ -144,6 +149,8 @@ class Supervised:
         validation: rows for early stopping; may be empty.
         targets: target -> (encoded values, present) of every row.
         names: row -> a name that a person recognises.
+        reads: weight of the mean loss over the reads before the last.
+        alone: weight of the loss of the row's sources, each by itself; its mean over them is added.
     """
 
     network: Network
@@ -154,6 +161,8 @@ class Supervised:
     names: Any
     device: torch.device
     bf16: bool = False
+    reads: float = 0.0
+    alone: float = 0.0
 
     def __post_init__(self) -> None:
         self._kept: list[Batch] | None = None
@@ -173,7 +182,15 @@ class Supervised:
         for target in self.schema.targets:
             values, present = batch.targets[target.name]
             losses = self.network.tasks[target.name].loss(scores[target.name], values, present, target.statistics)
-            total = total.to(losses.device) + losses.sum() / self._units[target.name] / len(self.schema.targets)
+            summed = losses.sum()
+            if self.reads and output.earlier:
+                said = [self.network.tasks[target.name].loss(e[target.name], values, present, target.statistics) for e in output.earlier]
+                summed = summed + self.reads * torch.stack(said).mean(0).sum()
+            if (alone := output.alone) is not None:
+                task = self.network.tasks[target.name]
+                own = task.loss(alone.scores[target.name], values[alone.row], present[alone.row], target.statistics)
+                summed = summed + self.alone * (own * alone.weight).sum()
+            total = total.to(losses.device) + summed / self._units[target.name] / len(self.schema.targets)
             parts[target.name] = (float(losses.detach().sum()), float(present.sum()))
         any_target = torch.stack([present for _, present in batch.targets.values()]).any(0)
         rows = any_target.sum().to(torch.float32)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unisono.core.errors import UserError
+from unisono.core.schema import ROW
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -25,7 +26,7 @@ class FitOptions:
         time: column by which a split goes from old to new.
         columns: column -> modality; naming a column also keeps it when it looks suspicious.
         drop: columns to leave out.
-        recipe: a recipe's name or path.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys.
         settings: ``key=value`` changes to the recipe.
         budget: seconds for the whole command, or None.
         seed: of every random choice.
@@ -49,7 +50,7 @@ class FitOptions:
     time: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
-    recipe: str = "early-fusion"
+    recipe: str | Mapping[str, Any] = "early-fusion"
     settings: Sequence[str] = ()
     budget: float | None = None
     seed: int = 0
@@ -72,13 +73,23 @@ class FitOptions:
             raise UserError(f"bad_cells is 'fail' or 'missing', not {self.bad_cells!r}")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"a seed is a whole number from 0 to 2^63 - 1, not {self.seed}")
-        roles = [*self.targets, *(c for c in (self.split, self.key, self.group, self.time) if c is not None)]
         for name in self.targets:
-            if roles.count(name) > 1:
+            if name in self.roles.values():
                 raise UserError(f"the column {name!r} cannot be a target and something else at once")
         for name in self.drop:
             if name in self.targets:
                 raise UserError(f"the column {name!r} cannot be a target and be dropped")
+        if ROW in self.targets and self.key is None:
+            raise UserError(
+                f"the target {ROW!r} and the number of the row would be one column of the predictions: "
+                "name the column that identifies a row with --key, or rename the target"
+            )
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """``split``, ``key``, ``group`` and ``time`` -> the column named for it."""
+        named = {"split": self.split, "key": self.key, "group": self.group, "time": self.time}
+        return {role: name for role, name in named.items() if name is not None}
 
 
 def parse_duration(text: str | float) -> float:

@@ -66,8 +66,7 @@ def check_names(options: FitOptions, names: Sequence[str], table: str) -> None:
     Raises:
         SchemaError: with the nearest column name.
     """
-    roles = {"split": options.split, "key": options.key, "group": options.group, "time": options.time}
-    asked = [("target", name) for name in options.targets] + [(role, name) for role, name in roles.items() if name is not None]
+    asked = [("target", name) for name in options.targets] + list(options.roles.items())
     asked += [("column", name) for name in options.columns] + [("drop", name) for name in options.drop]
     for role, name in asked:
         if name not in names:
@@ -86,7 +85,8 @@ def sample_rows(rows: NDArray[np.int64], limit: int | None, seed: int) -> NDArra
 def column_roles(options: FitOptions) -> dict[str, str]:
     """Column -> role, for those that are no inputs."""
     roles = dict.fromkeys(options.drop, "left out")
-    for role, name in (("group", options.group), ("split", options.split), ("key", options.key)):
+    for role in ("group", "split", "key"):
+        name = options.roles.get(role)
         if name is not None and name not in options.columns:
             roles[name] = role
     roles.update(dict.fromkeys(options.targets, "target"))
@@ -100,13 +100,6 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
         return None if name is None else cache.scalars(name)
 
     exclude = [name for name in (options.key, options.split) if name is not None]
-    names = {
-        "split": options.split,
-        "key": options.key,
-        "group": options.group,
-        "time": options.time,
-        "target": next(iter(options.targets)),
-    }
     return split_rows(
         cache.num_rows,
         split=column(options.split),
@@ -116,7 +109,7 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
         target=column(next(iter(options.targets))),
         fingerprints=row_fingerprints(cache.batches(), exclude=exclude),
         seed=options.seed,
-        names={role: name for role, name in names.items() if name is not None},
+        names={**options.roles, "target": next(iter(options.targets))},
     )
 
 
@@ -242,7 +235,7 @@ def prepare(cache: TableCache, recipe: Recipe, options: FitOptions, hints: Mappi
     targets, values, bad = encode_targets(recipe, targets, decoded, split.train, file, options.bad_cells)
     columns = fit_columns(cache, columns, recipe, split.train, root, options.seed)
     left_out = {r.name: r.suspicion or r.reason for r in reports if r.role == "left out"}
-    schema = Schema(columns, tuple(targets), options.key, left_out)
+    schema = Schema(columns, tuple(targets), options.key, left_out, options.roles)
     store = open_store(cache, schema, recipe, root)
     bad += scan_cells(store, file, options.bad_cells)
     notes = [split.how, *(f"column {name!r} is left out: {why}; keep it with --column {name}=" for name, why in left_out.items() if why)]

@@ -30,7 +30,8 @@ def commands(prepared: Prepared, options: FitOptions, history: History) -> tuple
         words += ["--column", f"{name}={word}"]
     for option, values in (("drop", o.drop), ("null", o.null_words)):
         words += [w for value in values for w in (f"--{option}", value)]
-    words += ["--recipe", o.recipe] if o.recipe != "early-fusion" else []
+    written = o.recipe if isinstance(o.recipe, str) else f"{o.out or 'model'}/recipe.yaml"
+    words += ["--recipe", written] if written != "early-fusion" else []
     words += [w for setting in o.settings for w in ("--set", setting)]
     words += ["--encoding", o.encoding] if o.encoding != "utf-8" else []
     words += ["--bad-cells", o.bad_cells] if o.bad_cells != "fail" else []

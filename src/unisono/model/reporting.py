@@ -54,6 +54,7 @@ class Fit:
         options: what was asked for.
         history: what training did.
         metrics: what ``metrics.json`` holds.
+        scores: target -> scores of the headline's rows.
     """
 
     measured: Evaluator
@@ -62,6 +63,7 @@ class Fit:
     options: FitOptions
     history: History
     metrics: Mapping[str, Any]
+    scores: Mapping[str, Array]
 
     def rows(self, part: str) -> Array:
         """The rows of ``train``, ``val`` or ``test``."""
@@ -83,9 +85,6 @@ def gather(fit: Fit) -> content.Report:
     prepared, options, metrics = fit.prepared, fit.options, fit.metrics
     showcase = Showcase(prepared.cache) if options.examples else None
     headline = metrics["headline"]
-    scores: dict[str, Array] = {}
-    if headline is not None:
-        scores = dict(fit.measured.scored(fit.rows(headline)).scores)
     command, repeat = commands(prepared, options, fit.history)
     columns = column_rows(fit, showcase)
     return content.Report(
@@ -94,7 +93,7 @@ def gather(fit: Fit) -> content.Report:
         split={part: len(fit.rows(part)) for part in ("train", "val", "test")},
         split_how=prepared.split.how,
         headline=headline,
-        targets=[target_report(fit, target, scores, showcase) for target in fit.measured.schema.targets],
+        targets=[target_report(fit, target, showcase) for target in fit.measured.schema.targets],
         columns=columns,
         bad=bad_rows(fit) if options.examples else (),
         bad_count=len(prepared.bad),
@@ -181,7 +180,7 @@ def row_name(fit: Fit, row: int) -> str:
 # -- a target -----------------------------------------------------------------------------------------------------------------------
 
 
-def target_report(fit: Fit, target: Target, scores: Mapping[str, Array], showcase: Showcase | None) -> content.TargetReport:
+def target_report(fit: Fit, target: Target, showcase: Showcase | None) -> content.TargetReport:
     """Everything about one target, on the headline's rows."""
     task = fit.measured.network.tasks[target.name]
     metric, higher = task.objective_metric
@@ -190,7 +189,7 @@ def target_report(fit: Fit, target: Target, scores: Mapping[str, Array], showcas
     if headline is not None:
         encoded, there = fit.measured.targets[target.name]
         rows = fit.rows(headline)
-        answers = Answers(task, target, rows, np.asarray(scores[target.name]), encoded[rows], there[rows])
+        answers = Answers(task, target, rows, np.asarray(fit.scores[target.name]), encoded[rows], there[rows])
         if there[rows].any():
             found.update(_measured(fit, answers, showcase))
     return content.TargetReport(

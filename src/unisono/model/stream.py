@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unisono.core.errors import CellError, SchemaError, TableError
-from unisono.core.schema import Schema
+from unisono.core.schema import ROW, Schema
 from unisono.model.evaluate import Evaluator
 from unisono.model.prepare import open_store, scan_cells, warn_of_cells
 from unisono.model.scoring import Scored, batches_of, pool, score
@@ -32,9 +32,6 @@ from unisono.tasks.base import decode_target
 from unisono.train.devices import choose_device, choose_precision
 
 logger = logging.getLogger("unisono")
-
-#: The key column of predictions from a table without a key.
-ROW = "row"
 
 
 class _Slice:
@@ -112,10 +109,25 @@ class Predictor:
             raise TableError(f"{source.name}: none of the model's columns is there ({', '.join(wanted[:10])})")
         if absent:
             logger.warning("%s: without the column%s %s, which counts as missing", source.name, "s" * (len(absent) > 1), ", ".join(absent))
-        known = {*wanted, *(t.name for t in self.schema.targets), *self.schema.left_out, self.schema.key}
+        known = {*wanted, *(t.name for t in self.schema.targets), *self.schema.left_out, *self.schema.roles.values(), self.schema.key}
         extra = [n for n in source.schema.names if n not in known]
         if extra:
             logger.warning("%s: not used: %s", source.name, ", ".join(extra))
+        return source
+
+    def open_to_predict(self, data: Any) -> TableSource:
+        """Open a table whose predictions are wanted.
+
+        Raises:
+            SchemaError: the column of row numbers and a target's would have one name.
+        """
+        source = self.open(data)
+        key = self.schema.key
+        if key not in source.schema.names and any(t.name == ROW for t in self.schema.targets):
+            raise SchemaError(
+                f"{source.name}: without the key column {key!r} the numbers of the rows would take the place of the target {ROW!r}; "
+                "give the table that column"
+            )
         return source
 
     def _chunks(self, source: TableSource) -> Iterator[tuple[int, pa.RecordBatch, Store]]:
@@ -150,7 +162,7 @@ class Predictor:
 
     def predictions(self, data: Any) -> Iterator[pa.RecordBatch]:
         """Prediction columns, chunk by chunk, in the order of the rows."""
-        for begin, batch, store in self._chunks(self.open(data)):
+        for begin, batch, store in self._chunks(self.open_to_predict(data)):
             scored = self._scored(store, batch.num_rows)
             name, keys = self._keys(begin, batch)
             columns: dict[str, Any] = {name: keys}
@@ -204,9 +216,7 @@ class Predictor:
         with tempfile.TemporaryDirectory(prefix="unisono-") as folder:
             cache = TableCache.write(source, Path(folder))
             measured, rows = self.measured(cache, source, where)
-            if missing:
-                return measured.report(rows)
-            return {"rows": len(rows), "targets": measured.metrics(measured.scored(rows), rows), "missing": []}
+            return measured.report(rows, missing=missing)
 
     def measured(self, cache: TableCache, source: TableSource, where: str | None) -> tuple[Evaluator, NDArray[np.int64]]:
         """The model with a cached table's cells and targets, and the rows that a filter leaves."""

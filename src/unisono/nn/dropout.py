@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -39,3 +41,37 @@ class Dropout(nn.Module):
     def extra_repr(self) -> str:
         """The probability."""
         return f"p={self.p}"
+
+
+#: The scale and steepness of ``selu`` (arXiv:1706.02515), and where it saturates.
+SELU_SCALE, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
+SATURATION = -SELU_SCALE * SELU_ALPHA
+
+
+def alpha_dropout(x: Tensor, keep: Tensor, q: float) -> Tensor:
+    """``y = a (x m + s (1 - m)) + b``: dropped values saturate at ``s``, and mean 0 and variance 1 are kept (arXiv:1706.02515).
+
+    ``a = (q + s^2 q (1 - q))^-1/2`` and ``b = -a (1 - q) s``.
+
+    Args:
+        x: of any shape.
+        keep: m, true where a value is kept.
+        q: the probability of keeping one.
+    """
+    a = 1.0 / math.sqrt(q + SATURATION**2 * q * (1 - q))
+    kept = torch.where(keep, x, torch.full_like(x, SATURATION))
+    return kept * a - a * (1 - q) * SATURATION
+
+
+class AlphaDropout(Dropout):
+    """``alpha_dropout`` in training, ``y = x`` in evaluation; q is 1 - p rounded to a multiple of 1/256.
+
+    Args:
+        p: probability of dropping a value.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop values of a tensor of any shape."""
+        if not self.training or self.dropped == 0:
+            return x
+        return alpha_dropout(x, random_bytes(x.shape, x.device) >= min(self.dropped, 255), 1 - min(self.dropped, 255) / 256)

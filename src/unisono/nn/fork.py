@@ -54,7 +54,7 @@ class Within(Step):
         chosen = np.flatnonzero(mask)
         inner = self._enter(walk, chosen, bool(mask.all()))
         before = inner.known
-        plans = tuple(step.plan(inner) for step in self.steps if isinstance(step, Step))
+        plans = tuple(inner.visit(step) for step in self.steps if isinstance(step, Step))
         walk.inserted = inner.inserted
         here = inner.taps.pop("")
         if inner.known is before:
@@ -79,7 +79,7 @@ class Within(Step):
             else walk.known.once(("within", str(self.selection)), lambda: Known(meta.select(torch.from_numpy(chosen))))
         )
         taps = {name: Tap(tap.meta, place[tap.now]) for name, tap in walk.taps.items()}
-        return Walk(known, {**taps, "": Tap(known.meta, np.arange(len(chosen)))}, walk.inserted)
+        return Walk(known, {**taps, "": Tap(known.meta, np.arange(len(chosen)))}, walk.inserted, walk.watch)
 
     @staticmethod
     def _take_over(walk: Walk, inner: Walk, outer: np.ndarray[Any, Any]) -> None:

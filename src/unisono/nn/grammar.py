@@ -5,6 +5,7 @@ Every sentence is checked; what is none is refused with its place and the neares
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -32,7 +33,7 @@ from unisono.nn.trunk import Trunk
 #: What a layer can be told; ``defaults`` gives what a step leaves out.
 LAYER_KEYS = ("norm", "mixer", "scope", "sharing", "ffn", "residual")
 #: What a step can be besides a layer, one at a time.
-KINDS = ("resample", "insert", "save", "bridge", "fork", "read")
+KINDS = ("resample", "insert", "save", "bridge", "fork", "read", "each")
 STEP_KEYS = ("name", "repeat", "on", *LAYER_KEYS, "keys", *KINDS)
 _FALLBACK: dict[str, Any] = {"norm": "layer", "mixer": "attention", "scope": "sample", "sharing": "all", "ffn": "mlp", "residual": "pre"}
 _FORKS = ("modality", "source", "column", "level", "task")
@@ -59,21 +60,26 @@ def build_trunk(
     unknown = [key for key in defaults if key not in LAYER_KEYS]
     if unknown:
         raise ConfigError(f"{where}.defaults.{unknown[0]} is unknown{nearest(unknown[0], LAYER_KEYS)}")
-    frame = replace(frame or Frame(), num_modalities=num_modalities + 1)
-    levels, layers = _counts(given)
+    frame = replace(frame or Frame(), num_modalities=num_modalities + 1, width=width)
+    levels, layers = _counts(given, len(frame.names.sources))
     frame = replace(frame, num_levels=levels, num_layers=max(layers, 1))
     if _forks_by_task(given):
         frame = replace(frame, num_tasks=max(len(frame.names.tasks), 1))
-    builder = _Builder({**_FALLBACK, **defaults}, width, frame)
+    builder = _Builder(layer_settings({}, defaults), width, frame)
     parts: list[Step] = []
     names: list[str] = []
     for number, step in enumerate(given):
         name, made = builder.step(step, number, f"{at}[{number}]")
         parts += made
         names += [name] if len(made) == 1 else [f"{name}.{k}" for k in range(len(made))]
-    if not isinstance(parts[-1], Read):
+    if not parts or not isinstance(parts[-1], Read):
         raise ConfigError(f"{at}: the last step has to be a read, for example {{read: mean}}")
     return Trunk(steps=parts, names=names, frame=frame, sorts_by=builder.sorts_by)
+
+
+def layer_settings(step: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step that is a layer is told, what it leaves out by ``defaults``, and what they leave out by the language."""
+    return {**_FALLBACK, **defaults, **{k: v for k, v in step.items() if k in LAYER_KEYS}}
 
 
 def _list_of_steps(steps: Any, where: str) -> Sequence[Any]:
@@ -88,21 +94,37 @@ def _branches(step: Mapping[str, Any]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _counts(steps: Sequence[Any]) -> tuple[int, int]:
-    """Scales and layers on the longest way through."""
+def _counts(steps: Sequence[Any], sources: int = 0) -> tuple[int, int]:
+    """Scales and layers on the longest way through a trunk over so many sources."""
     levels, layers = 1, 0
     for step in steps:
         if not isinstance(step, Mapping):
             continue
         if "resample" in step:
             levels += int(_rises(step["resample"]))
+        elif "each" in step:
+            spread = _counts(each_source(step["each"], sources) if isinstance(step["each"], list) else [], sources)
+            levels, layers = levels + spread[0] - 1, layers + spread[1]
         elif not set(step) & set(KINDS):
             repeat = step.get("repeat", 1)
             layers += repeat if isinstance(repeat, int) else 1
-        inner = [_counts(b) for b in _branches(step).values() if isinstance(b, list)]
+        inner = [_counts(b, sources) for b in _branches(step).values() if isinstance(b, list)]
         levels += max((deep - 1 for deep, _ in inner), default=0)
         layers += max((long for _, long in inner), default=0)
     return levels, layers
+
+
+def each_source(steps: Sequence[Any], sources: int) -> list[Any]:
+    """The steps once for each source, one after the other, with the word ``each`` replaced by ``source(0)``, ``source(1)``, ..."""
+    return [_replaced(step, f"source({k})") for k in range(sources) for step in steps]
+
+
+def _replaced(value: Any, word: str) -> Any:
+    if isinstance(value, str):
+        return re.sub(r"\beach\b", word, value)
+    if isinstance(value, Mapping):
+        return {k: _replaced(v, word) for k, v in value.items()}
+    return [_replaced(v, word) for v in value] if isinstance(value, list) else value
 
 
 def _rises(spec: Any) -> bool:
@@ -156,6 +178,8 @@ class _Builder:
         spec, at = step[kind], f"{where}.{kind}"
         if kind == "read" and (inner or "on" in step):
             raise ConfigError(f"{at}: a read stands in the trunk itself, not within a branch or a selection")
+        if kind == "each":
+            return self._each(spec, at, inner)
         if kind == "fork":
             return self._fork(spec, at)
         if kind == "save":
@@ -167,6 +191,17 @@ class _Builder:
         if getattr(made, "tap", None) is not None:
             self._tap(made.tap, at)
         return [made]
+
+    def _each(self, spec: Any, where: str, inner: bool) -> list[Step]:
+        """Steps of each source's own, one source after the other."""
+        sources = len(self.frame.names.sources)
+        if not sources:
+            raise ConfigError(f"{where}: the trunk has not been told the names of its sources")
+        steps = _list_of_steps(spec, where)
+        if any(isinstance(step, Mapping) and "fork" in step for step in steps):
+            raise ConfigError(f"{where}: a fork does not stand among steps that are done for each source")
+        spread = each_source(steps, sources)
+        return [s for k, step in enumerate(spread) for s in self.step(step, k, f"{where}[{k % len(steps)}]", inner=inner)[1]]
 
     def _save(self, spec: Any, where: str) -> Save:
         name = check(spec, str, where)
@@ -221,18 +256,23 @@ class _Builder:
         repeat = check(step.get("repeat", 1), int, f"{where}.repeat")
         if repeat < 0:
             raise ConfigError(f"{where}.repeat: a step cannot be repeated {repeat} times")
-        settings = {**self.defaults, **{k: v for k, v in step.items() if k in LAYER_KEYS}}
+        settings = layer_settings(step, self.defaults)
         shared = self._sharing(settings["sharing"], f"{where}.sharing")
-        scope = Scoping(check(settings["scope"], str, f"{where}.scope"), f"{where}.scope", self.frame)
+        scopes = self._scopes(settings["scope"], f"{where}.scope")
         keys = self._tap(check(step["keys"], str, f"{where}.keys"), f"{where}.keys") if "keys" in step else None
         mixer: Mixer | None = None
         made: list[Step] = []
-        for _ in range(repeat):
+        for number in range(repeat):
             if mixer is None or not isinstance(shared["mixer"], ShareOverDepth):
                 mixer = self._mixer(settings["mixer"], shared["mixer"], f"{where}.mixer")
-            made.append(self._layer(settings, shared, scope, keys, mixer, where))
+            made.append(self._layer(settings, shared, scopes[number % len(scopes)], keys, mixer, where))
             self.layers += 1
         return made
+
+    def _scopes(self, spec: Any, where: str) -> list[Scoping]:
+        """One scope, or several that the repeats of a step take in turns."""
+        given = spec if isinstance(spec, list) and spec else [spec]
+        return [Scoping(check(text, str, where), where, self.frame) for text in given]
 
     def _mixer(self, spec: Any, sharing: Sharing, where: str) -> Mixer:
         inner = sharing.of if isinstance(sharing, ShareOverDepth) else sharing

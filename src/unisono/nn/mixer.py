@@ -13,10 +13,10 @@ from unisono.core.registry import Count, Index, Probability, Registry, Traits
 from unisono.core.relation import Blocks, Edges, Relation
 from unisono.nn.bias import Bias, BiasPlan
 from unisono.nn.dropout import Dropout
-from unisono.nn.ffn import silent
-from unisono.nn.part import Frame, Known
+from unisono.nn.ffn import SubNorm, silent
+from unisono.nn.part import Frame, Known, Part
 from unisono.nn.rotary import Rotary, rotate
-from unisono.nn.share import Linear, Sharing
+from unisono.nn.share import Linear, Linears, Sharing
 from unisono.ops.attention import attend, attend_edges
 
 # T tokens, N places in block order, D width, H heads, K width of a head, E edges
@@ -45,17 +45,22 @@ class Mixer(nn.Module):
         """Mix (T, D)."""
         raise NotImplementedError
 
+    def linears(self) -> Linears | None:
+        """The linear maps at its ends; None where they are of another kind, or the input goes elsewhere too."""
+        return None
+
 
 mixers: Registry[Mixer] = Registry("mixer", Mixer, package="unisono.nn", runtime=("width", "sharing", "frame"))
 
 
 class AttentionPlan(NamedTuple):
-    """What attention needs of a batch: of its projections, its turned axes and its biases."""
+    """What attention needs of a batch: of its projections, its turned axes, its biases and its inner norm."""
 
     project: Any
     out: Any
     angles: Any
     bias: BiasPlan | None
+    sub_norm: Any = None
 
 
 @mixers.register("attention", source="arXiv:1706.03762")
@@ -88,9 +93,14 @@ class Attention(Mixer):
         self.rotary = Rotary(axes=rotary, size=self.size) if rotary else None
         self.project = sharing.wrap(lambda: Linear(width, (heads + 2 * few) * self.size), frame, "mixer.project")
         self.out = sharing.wrap(lambda: silent(Linear(width, width)), frame, "mixer.out")
+        self.sub_norm = self.inner_norm(width, sharing, frame)
         self.scales = nn.Parameter(torch.ones(2, self.size)) if qk_norm else None
         self.bias = None if bias is None else bias.made(heads)
         self.dropout = Dropout(dropout)
+
+    def inner_norm(self, width: int, sharing: Sharing, frame: Frame) -> Part | None:
+        """What normalises the heads' output ahead of ``W_o``; nothing."""
+        return None
 
     def plan(self, known: Known, relation: Relation, scope: Hashable) -> AttentionPlan:
         """Projections by set, angles by place, biases by relative place."""
@@ -98,7 +108,8 @@ class Attention(Mixer):
         bias = None
         if self.bias is not None and isinstance(relation, Blocks):
             bias = known.once(("bias", scope, self.bias.plan_key()), lambda: self.bias.plan(known.meta, relation))  # type: ignore[union-attr]
-        return AttentionPlan(known.part(self.project), known.part(self.out), angles, bias)
+        inner = None if self.sub_norm is None else known.part(self.sub_norm)
+        return AttentionPlan(known.part(self.project), known.part(self.out), angles, bias, inner)
 
     def forward(self, x_TD: Tensor, relation: Relation, plan: AttentionPlan) -> Tensor:
         """Mix (T, D) within the relation."""
@@ -106,8 +117,14 @@ class Attention(Mixer):
         if plan.angles is not None or self.scales is not None:
             qkv = self._prepared(qkv, plan)
         mixed = self._along(qkv, relation) if isinstance(relation, Edges) else gather_back(self._within(qkv, relation, plan), relation)
+        if self.sub_norm is not None:
+            mixed = self.sub_norm(mixed, plan.sub_norm)
         result: Tensor = self.dropout(self.out(mixed, plan.out))
         return result
+
+    def linears(self) -> Linears:
+        """The projections."""
+        return Linears((self.project,), self.out)
 
     def _prepared(self, qkv: Tensor, plan: AttentionPlan) -> Tensor:
         """Queries and keys normalised and turned."""
@@ -162,6 +179,31 @@ class EdgeAttention(Attention):
         q, k, v = torch.split(qkv, [self.heads, self.heads, self.heads], 1)
         weigh = 1.0 + self.edge(relation.values.to(qkv.dtype)).view(-1, self.heads, self.size)
         return attend_edges(q, k, v, relation.query, relation.key, weigh)
+
+
+@mixers.register("subnorm_attention", source="arXiv:2210.06423")
+class SubNormAttention(Attention):
+    """Attention with a layer norm between the heads and the last map: ``norm(concat_h(softmax(Q_h K_h' / sqrt(K) + bias) V_h)) W_o``.
+
+    Args:
+        width: D, a multiple of ``heads``.
+        sharing: how the projections, and the norm, are shared over tokens.
+        frame: the model around it.
+        heads: H.
+        dropout: probability of dropping an output unit in training.
+        rotary: turns queries and keys by their place on up to so many axes; 0 for not.
+        bias: of the scores, from relative places.
+    """
+
+    def __init__(
+        self, *, width: int, sharing: Sharing, frame: Frame, heads: Count = 4, dropout: Probability = 0.0, rotary: Index = 0,
+        bias: Bias | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(width=width, sharing=sharing, frame=frame, heads=heads, dropout=dropout, rotary=rotary, bias=bias)
+
+    def inner_norm(self, width: int, sharing: Sharing, frame: Frame) -> Part:
+        """A layer norm."""
+        return sharing.wrap(lambda: SubNorm(width=width), frame, "mixer.sub_norm")
 
 
 @mixers.register("none", traits=Traits(exempt={"source": "no mixer at all"}))

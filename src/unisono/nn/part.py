@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from unisono.core.names import Names
@@ -26,6 +27,7 @@ class Frame:
         num_tasks: number of targets; 1 where the trunk never forks by task.
         num_layers: number of layers on the longest way through the trunk.
         num_edge_values: numbers that an edge of a graph carries.
+        width: D.
     """
 
     names: Names = field(default_factory=Names)
@@ -34,6 +36,7 @@ class Frame:
     num_tasks: int = 1
     num_layers: int = 1
     num_edge_values: int = 0
+    width: int = 1
 
 
 @dataclass
@@ -44,11 +47,19 @@ class Flow:
         taps: saved values by name.
         reads: what reads before the last gave, by the name of their step.
         extra: terms that parts add to the loss, each already weighted.
+        drawn: what parts drew at random for the whole pass.
     """
 
     taps: dict[str, Tensor] = field(default_factory=dict)
     reads: dict[str, Tensor] = field(default_factory=dict)
     extra: list[Tensor] = field(default_factory=list)
+    drawn: dict[Hashable, int] = field(default_factory=dict)
+
+    def draw(self, key: Hashable, below: int) -> int:
+        """A random number from 0 to ``below - 1``, the same for all parts that ask with an equal key."""
+        if key not in self.drawn:
+            self.drawn[key] = int(torch.randint(below, ()))
+        return self.drawn[key]
 
 
 class Part(nn.Module):
@@ -71,6 +82,10 @@ class Part(nn.Module):
     def forward(self, x_TD: Tensor, plan: Any) -> Tensor:
         """Transform (T, D)."""
         raise NotImplementedError
+
+    def folded(self) -> Part | None:
+        """A part that in evaluation is the same function multiplied out, with the weights of this one; None where there is none."""
+        return None
 
 
 class Known:

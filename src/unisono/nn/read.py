@@ -106,18 +106,25 @@ reads: Registry[Read] = Registry("read", Read, package="unisono.nn", runtime=("w
 
 @reads.register("mean", traits=Traits(exempt={"source": "an average, which no paper claims"}))
 class MeanRead(Read):
-    """The mean over a sample's normalised tokens; with ``by=source`` the mean over its sources of their means. Inserted ones are not read.
+    """The mean over a sample's normalised tokens; with ``by=source`` the mean over its sources of their means.
 
     Args:
         width: D.
         frame: knows the tasks.
         by: ``token`` weighs every token alike, ``source`` every source.
         norm: applied to the tokens first.
+        inserted: whether inserted tokens are read too, as one more source: where resampling has joined several.
     """
 
-    def __init__(self, *, width: int, frame: Frame, by: Literal["token", "source"] = "token", norm: Norm | None = None) -> None:
+    def __init__(
+        self, *, width: int, frame: Frame, by: Literal["token", "source"] = "token", norm: Norm | None = None, inserted: bool = False
+    ) -> None:
         super().__init__(width=width, frame=frame, norm=norm)
-        self.by = by
+        self.by, self.inserted = by, inserted
+
+    def chosen(self, meta: Meta) -> Tensor:
+        """Tokens of columns, or all."""
+        return torch.ones_like(meta.column, dtype=torch.bool) if self.inserted else super().chosen(meta)
 
     def stages(self, meta: Meta, row: Tensor, rows: int, tokens: Tensor | None) -> tuple[Segments, ...]:
         """Samples, or sources and then samples."""

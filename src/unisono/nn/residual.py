@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unisono.core.registry import NonNegative, Positive, Probability, Registry
+from unisono.core.registry import NonNegative, Positive, Probability, Registry, Traits
 from unisono.core.tokens import Meta
 from unisono.nn.part import Frame, Part
 
@@ -121,3 +121,12 @@ class Parallel(Pre):
     """``x + s (mixer(norm(x)) + ffn(norm(x)))``: both branches read the same normalised stream."""
 
     parallel = True
+
+
+@residuals.register("replace", traits=Traits(exempt={"source": "no residual at all, which no paper claims"}))
+class Replace(Residual):
+    """``s f(norm(x))``: the branch takes the stream's place; for plain feed-forward networks without residuals."""
+
+    def join(self, x_TD: Tensor, branch: Branch, norm: Change, plan: Any) -> Tensor:
+        """What the normalised stream gives."""
+        return self.scaled(branch(True), plan)

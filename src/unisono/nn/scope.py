@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unisono.core.errors import ConfigError
-from unisono.core.registry import Registry
+from unisono.core.registry import Count, Registry
 from unisono.core.relation import Edges, Members, Orders, Relation, blocks_of, combine, edges_of, partition_members
 from unisono.core.tokens import Meta
 from unisono.core.words import parse_chain
@@ -257,6 +257,37 @@ class CellScope(Partition):
     def labels(self, meta: Meta) -> Labels:
         """Column and item."""
         return [own_cell(meta)]
+
+
+@scopes.register("sliced", source="arXiv:2111.05297")
+class SlicedScope(Partition):
+    """A sample's tokens dealt out to ``groups``: token number r (by column, item, place and node) goes to group ``r mod groups``.
+
+    With ``runs`` a group is a run of neighbours instead, ``floor(r groups / n)``; layers that take turns between the two mix everything.
+    Tokens that nothing of this tells apart are in one group.
+
+    Args:
+        groups: groups of a sample; 1 is ``sample``.
+        runs: whether groups are runs of neighbours.
+    """
+
+    def __init__(self, *, groups: Count, runs: bool = False) -> None:
+        self.groups, self.runs = groups, runs
+
+    def labels(self, meta: Meta) -> Labels:
+        """The group, from ranks within the sample."""
+        column = meta.column.numpy()
+        last = np.where(column < 0, column.max(initial=0) - column, column)
+        node = column * 0 if meta.node is None else meta.node.numpy()
+        sample = combine([meta.groups.numpy()])
+        order = combine([sample, last, meta.item.numpy(), *meta.place.numpy().T, node])
+        _, order = np.unique(order, return_inverse=True)
+        begin = np.full(int(sample.max(initial=-1)) + 1, len(order), np.int64)
+        end = np.zeros_like(begin)
+        np.minimum.at(begin, sample, order)
+        np.maximum.at(end, sample, order + 1)
+        rank, count = order - begin[sample], (end - begin)[sample]
+        return [rank * self.groups // np.maximum(count, 1) if self.runs else rank % self.groups]
 
 
 @scopes.register("bottleneck", source="arXiv:2107.00135")

@@ -25,15 +25,19 @@ class CrossScope(BlockList):
         a: names of the tokens that ask.
         b: names of the tokens that are seen.
         frame: what the names mean.
+        if_any: whether a token that would see nothing leaves the layer unchanged, its feed-forward included.
     """
 
-    def __init__(self, *, frame: Frame, a: Any, b: Any) -> None:
+    def __init__(self, *, frame: Frame, a: Any, b: Any, if_any: bool = False) -> None:
+        self.if_any = if_any
         self.a, self.b = Selection.of(a, frame.names, "cross"), Selection.of(b, frame.names, "cross")
 
     def members(self, meta: Meta) -> tuple[Members, Members]:
         """A block for each sample."""
         group = meta.groups.numpy()
         query, key = np.flatnonzero(self.a.mask(meta)), np.flatnonzero(self.b.mask(meta))
+        if self.if_any:
+            query = query[np.isin(group[query], group[key])]
         return Members(query, group[query]), Members(key, group[key])
 
 

@@ -34,6 +34,18 @@ class Linear(nn.Linear, Part):
         return nn.functional.linear(x_TD, self.weight, self.bias)
 
 
+class Linears(NamedTuple):
+    """The linear maps at the ends of a part ``f``: all it sees of its input is what ``reads`` make of it, and ``writes`` gives its result.
+
+    Attributes:
+        reads: linear maps, shared or not, of the input as it is.
+        writes: the last map; nothing but dropout behind it.
+    """
+
+    reads: tuple[nn.Module, ...]
+    writes: nn.Module
+
+
 class SetsPlan(NamedTuple):
     """Tokens by set, and what the sets' parts need of theirs."""
 

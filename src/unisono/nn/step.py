@@ -29,6 +29,25 @@ class Tap:
     now: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Visit:
+    """What a step was given while it was planned, and what it made of it.
+
+    Attributes:
+        step: the step.
+        before: the tokens it was given; within a selection those alone.
+        after: the tokens it left.
+        plan: what it planned.
+        taps: the tokens of each tap that there was, by name.
+    """
+
+    step: Step
+    before: Meta
+    after: Meta
+    plan: Any
+    taps: dict[str, Meta]
+
+
 @dataclass
 class Walk:
     """The state of a batch's tokens while a schedule is planned.
@@ -37,11 +56,22 @@ class Walk:
         known: the tokens now, and what has been worked out of them.
         taps: what was saved, by name.
         inserted: how many insertions there have been.
+        watch: takes down every step's visit, those within selections included, for drawings; None for nobody looking.
     """
 
     known: Known
     taps: dict[str, Tap] = field(default_factory=dict)
     inserted: int = 0
+    watch: list[Visit] | None = None
+
+    def visit(self, step: Step) -> Any:
+        """Plan a step."""
+        if self.watch is None:
+            return step.plan(self)
+        before, taps = self.meta, {name: tap.meta for name, tap in self.taps.items() if name}
+        plan = step.plan(self)
+        self.watch.append(Visit(step, before, self.meta, plan, taps))
+        return plan
 
     @property
     def meta(self) -> Meta:

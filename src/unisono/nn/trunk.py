@@ -19,7 +19,7 @@ from unisono.core.tokens import Meta
 from unisono.nn.fork import ForkByTask, Within
 from unisono.nn.part import Flow, Frame, Known
 from unisono.nn.read import Read
-from unisono.nn.step import Step, Walk
+from unisono.nn.step import Step, Visit, Walk
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,15 @@ class Trunk(nn.Module):
             key = key + meta.modality * (meta.num_samples + 1) * sources
         return torch.argsort(key, stable=True)
 
-    def plan(self, meta: Meta) -> Plan:
+    def plan(self, meta: Meta, watch: list[Visit] | None = None) -> Plan:
         """Work out what every step needs of a batch; nothing but metadata is read.
 
         Args:
             meta: the tokens as they enter.
+            watch: takes down every step's visit, for drawings.
         """
-        walk = Walk(Known(meta))
-        plans = tuple(step.plan(walk) for step in self.steps if isinstance(step, Step))
+        walk = Walk(Known(meta), watch=watch)
+        plans = tuple(walk.visit(step) for step in self.steps if isinstance(step, Step))
         return Plan(meta, plans, meta.num_samples, walk.meta)
 
     def run(self, x_TD: Tensor, plan: Plan) -> Result:

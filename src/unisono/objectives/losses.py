@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from unisono.core.errors import ShapeError
 
 
-def _kept(scores: Tensor, keep: Tensor) -> Tensor:
+def kept(scores: Tensor, keep: Tensor) -> Tensor:
     """Scores in float32 (float64 stays), zero where there is no target."""
     if keep.shape != scores.shape[:1]:
         raise ShapeError(f"{scores.shape[0]} rows of scores, but {tuple(keep.shape)} say which have a target")
@@ -42,7 +42,7 @@ def cross_entropy(
     Returns:
         (B,) nats.
     """
-    wide = _kept(scores, keep)
+    wide = kept(scores, keep)
     if offset is not None:
         wide = wide + offset.to(wide)
     log_p = F.log_softmax(wide, dim=1)
@@ -86,12 +86,12 @@ def gaussian(scores: Tensor, values: Tensor, keep: Tensor) -> Tensor:
         keep: (B,) bool, rows with a target.
     """
     error = _error(scores[:, 0], values, keep)
-    log_variance = _kept(scores[:, 1], keep).clamp(-10.0, 10.0)
+    log_variance = kept(scores[:, 1], keep).clamp(-10.0, 10.0)
     return torch.where(keep, 0.5 * (error * error * torch.exp(-log_variance) + log_variance), torch.zeros_like(error))
 
 
 def _error(scores: Tensor, values: Tensor, keep: Tensor) -> Tensor:
-    wide = _kept(scores, keep)
+    wide = kept(scores, keep)
     return wide - torch.where(keep, values.to(wide), torch.zeros_like(wide))
 
 
@@ -114,7 +114,7 @@ def binary_cross_entropy(
     Returns:
         (B,) nats a label.
     """
-    wide = _kept(scores, keep)
+    wide = kept(scores, keep)
     if offset is not None:
         wide = wide + offset.to(wide)
     truth = torch.where(keep[:, None], values.to(wide), torch.zeros_like(wide)) * (1 - smoothing) + 0.5 * smoothing

@@ -17,7 +17,12 @@ _SHOWN_SUBSETS = 32
 
 def render(report: Report) -> str:
     """The page."""
-    return _environment().get_template("report.html.j2").render(report=report)
+    return template("report.html.j2").render(report=report)
+
+
+def template(name: str) -> jinja2.Template:
+    """One of the package's templates, everything that it is given escaped unless it is markup."""
+    return _environment().get_template(name)
 
 
 def _load(name: str) -> str | None:

@@ -228,14 +228,6 @@ def to_json(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {key: float(value) if np.isfinite(value) else None for key, value in metrics.items()}
 
 
-def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """One contiguous array, dictionary and extension types unwrapped."""
-    whole = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    if isinstance(whole, pa.ExtensionArray):
-        whole = whole.storage
-    return whole.dictionary_decode() if pa.types.is_dictionary(whole.type) else whole
-
-
 def linear_head(width: int, outputs: int) -> nn.Linear:
     """A linear map whose first answers are close to zero: weights of standard deviation ``0.1 / sqrt(width)``, bias zero."""
     head = nn.Linear(width, outputs)

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from unisono.core.errors import SchemaError
 from unisono.core.registry import Probability
-from unisono.tasks.base import Array, Claim, plain, tasks
+from unisono.modalities.plain import is_text, plain
+from unisono.tasks.base import Array, Claim, tasks
 from unisono.tasks.category import Category
 
 #: Words for false and for true, in pairs.
@@ -42,7 +43,7 @@ class Boolean(Category):
         if pa.types.is_integer(values.type):
             found = set(pc.unique(values.drop_null()).to_pylist())
             return (0.75, "only 0 and 1; if they are amounts, say number") if found == {0, 1} else None
-        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        if is_text(values.type):
             words = {w.strip().lower() for w in pc.unique(values.drop_null()).to_pylist()}
             pair = next((p for p in PAIRS if words == set(p)), None)
             return (0.9, f"only the words {pair[0]} and {pair[1]}") if pair else None

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from unisono.core.errors import SchemaError
 from unisono.core.registry import Probability
+from unisono.modalities.plain import is_text, plain
 from unisono.objectives.losses import cross_entropy
 from unisono.tasks import measures
-from unisono.tasks.base import Array, Claim, Statistics, Task, as_scores, linear_head, need_rows, plain, tasks
+from unisono.tasks.base import Array, Claim, Statistics, Task, as_scores, linear_head, need_rows, tasks
 from unisono.tasks.calibration import decision_strength, temperature
 
 #: Whole numbers with at most this many distinct values are taken for classes.
@@ -57,7 +58,7 @@ class Category(Task):
         values = plain(array)
         kind = values.type
         distinct = len(pc.unique(values.drop_null())) if _countable(kind) else 0
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        if is_text(kind):
             return 0.6, f"text with {distinct} distinct values"
         if pa.types.is_boolean(kind):
             return 0.5, "true or false"
@@ -229,7 +230,7 @@ class Category(Task):
 
 def _countable(kind: pa.DataType) -> bool:
     t = pa.types
-    text = t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind)
+    text = is_text(kind)
     return bool(text or t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind) or t.is_date(kind) or t.is_decimal(kind))
 
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from unisono.core.errors import SchemaError
 from unisono.core.registry import NonNegative, Probability
+from unisono.modalities.plain import is_text, plain
 from unisono.objectives.losses import binary_cross_entropy
 from unisono.tasks import measures
-from unisono.tasks.base import Array, Claim, Statistics, Task, as_scores, linear_head, need_rows, plain, tasks
+from unisono.tasks.base import Array, Claim, Statistics, Task, as_scores, linear_head, need_rows, tasks
 from unisono.tasks.calibration import binary_temperature
 
 _SEPARATORS = re.compile(r"[|;,]")
@@ -52,8 +53,8 @@ class Labels(Task):
         values = plain(array)
         if _is_list(values.type):
             inner = values.type.value_type
-            return (0.9, "lists of labels") if pa.types.is_string(inner) or pa.types.is_large_string(inner) else None
-        if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+            return (0.9, "lists of labels") if is_text(inner) else None
+        if is_text(values.type):
             texts = [t for t in values.drop_null().slice(0, 1000).to_pylist() if t]
             listed = [t for t in texts if (t.startswith("[") and t.endswith("]")) or "|" in t or ";" in t]
             parts = [p for t in texts for p in self._split(t)]
@@ -76,7 +77,7 @@ class Labels(Task):
         """Read tuples of distinct labels; an empty list is a row without labels, a null a missing target."""
         values = plain(array)
         kind = values.type
-        text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        text = is_text(kind)
         if not (_is_list(kind) or text or pa.types.is_null(kind)):
             raise SchemaError(f"values of type {kind} are no lists of labels; give lists, or text such as red|green")
         cells, bad = np.full(len(values), None, object), []

@@ -182,3 +182,18 @@ def rmse(truth: Array, predicted: Array, w: Array | None = None) -> Any:
 def mae(truth: Array, predicted: Array, w: Array | None = None) -> Any:
     """Mean absolute error."""
     return mean(np.abs(np.asarray(truth, np.float64) - predicted), w)
+
+
+def mean_iou(truth: Array, predicted: Array, num_classes: int) -> float:
+    """The mean over classes that occur or are predicted of ``hits / (pixels + predictions - hits)``; pixels of no class do not count.
+
+    Args:
+        truth: class of each pixel, below 0 for none.
+        predicted: what was said of it.
+        num_classes: K.
+    """
+    known = np.asarray(truth) >= 0
+    pairs = np.asarray(truth)[known].astype(np.int64) * num_classes + np.asarray(predicted)[known].astype(np.int64)
+    table = np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+    hits = np.diagonal(table).astype(np.float64)
+    return float(_finite_mean(_ratio(hits, table.sum(0) + table.sum(1) - hits)))

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from unisono.core.errors import SchemaError
 from unisono.core.registry import Positive
+from unisono.modalities.plain import is_text, plain
 from unisono.objectives import losses
 from unisono.tasks import measures
-from unisono.tasks.base import Array, Claim, Statistics, Task, as_scores, linear_head, need_rows, plain, tasks
+from unisono.tasks.base import Array, Claim, Statistics, Task, as_scores, linear_head, need_rows, tasks
 from unisono.tasks.category import FEW
 
 #: Values further than this many quartile ranges outside the quartiles count as if they stood there when the scale is fitted.
@@ -55,7 +56,7 @@ class Number(Task):
         if pa.types.is_integer(kind):
             distinct = len(pc.unique(values.drop_null()))
             return (0.8 if distinct > FEW else 0.5), f"whole numbers with {distinct} distinct values"
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        if is_text(kind):
             known = values.drop_null().slice(0, 1000)
             cells, bad = self.decode(known)
             distinct = len(np.unique(cells[~np.isnan(cells)]))
@@ -70,7 +71,7 @@ class Number(Task):
         reasons: dict[int, str] = {}
         if t.is_null(kind):
             return np.full(len(values), np.nan), []
-        if t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind):
+        if is_text(kind):
             cells, reasons = _from_text(values)
         elif t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind) or t.is_boolean(kind):
             whole = values.cast(pa.int8()) if t.is_boolean(kind) else values

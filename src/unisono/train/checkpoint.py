@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
+from safetensors.torch import save_file as save_tensors
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -108,6 +108,13 @@ def write_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors and flush them to the disk; the file is not built in memory first."""
+    save_tensors({k: t.cpu().contiguous() for k, t in tensors.items()}, path)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file so that at every instant the old or the new one is whole.
 
@@ -143,7 +150,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, tensors in checkpoint.tensors.items():
-            write_file(partial / f"{name}.safetensors", save_tensors({k: t.cpu().contiguous() for k, t in tensors.items()}))
+            _write_tensors(partial / f"{name}.safetensors", tensors)
         files = sorted(checkpoint.tensors)
         write_file(partial / STATE, json.dumps({"version": VERSION, "files": files, **checkpoint.state}, indent=1).encode())
         _flush_folder(partial)
@@ -152,11 +159,11 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
             final.rename(previous)
         partial.rename(final)
         _flush_folder(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
         raise ResourceError(
-            f"{final}: the checkpoint cannot be written ({error.strerror or error}); the one before is intact: "
-            "free some space and go on with --resume"
+            f"{final}: the checkpoint cannot be written ({reason}); the one before is intact: free some space and go on with --resume"
         ) from error
     shutil.rmtree(previous, ignore_errors=True)
 

@@ -241,6 +241,7 @@ class Run:
         state, module = self.state, self.learner.module
         self.group.same(b for b in module.buffers() if b.is_floating_point())
         seed_step(self.plan.seed, _EPOCH_SALT + state.step)
+        self.stepper.optimiser.zero_grad(set_to_none=True)
         with self.average.swapped_in() if self.average is not None else nullcontext():
             module.eval()
             try:

@@ -44,6 +44,7 @@ class TrainSettings:
         precision: of the products; weights and losses are float32 in any case.
         validate_every: steps between two validations.
         checkpoint_seconds: time between two checkpoints.
+        freeze: parts of the network that are not trained: ``trunk``, ``tokenisers``, ``column``, ``heads``, ``wide``.
     """
 
     epochs: Count | None = None
@@ -62,6 +63,7 @@ class TrainSettings:
     precision: Literal["auto", "float32", "bf16"] = "auto"
     validate_every: Count | None = None
     checkpoint_seconds: NonNegative = 30.0
+    freeze: tuple[str, ...] = ()
 
     def highest_lr(self, rows: int) -> float:
         """``lr``, or 1e-3, for fewer than 1,200 training rows times ``sqrt(rows / 1200)`` but not less than 0.3: small tables overfit."""

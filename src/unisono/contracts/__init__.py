@@ -1,0 +1,1 @@
+"""What holds for every component, as functions without a test runner: ``unisono check PACKAGE`` and the project's tests call them."""
