@@ -83,6 +83,7 @@ class Blocks:
         num_tokens: T.
         calls: the blocks as the kernel takes them.
         orders: (Nq,) and (Nk,) int64 orders in block order, or None.
+        inverse: (T,) the inverse of ``query`` where that is a permutation of all tokens and keys are the same; else None.
     """
 
     query: Tensor | None
@@ -94,6 +95,7 @@ class Blocks:
     num_tokens: int
     calls: tuple[Call, ...]
     orders: tuple[Tensor, Tensor] | None = None
+    inverse: Tensor | None = None
 
     def query_index(self) -> Tensor:
         """(Nq,) token of each query place."""
@@ -206,6 +208,7 @@ def blocks_of(query: Members, key: Members | None, tokens: int, *, orders: Order
     part = None if once else (np.where(seen, 1.0, 0.0) if seen is not None else 1.0) / np.maximum(times, 1)[q_index]
     plain = part is None or bool((part == 1).all())
     identity = key is None and len(q_index) == tokens and bool((q_index == np.arange(tokens)).all())
+    inverse = np.argsort(q_index) if key is None and once and plain and not identity else None
     return Blocks(
         query=None if identity else torch.from_numpy(q_index),
         key=None if key is None else torch.from_numpy(k_index),
@@ -216,6 +219,7 @@ def blocks_of(query: Members, key: Members | None, tokens: int, *, orders: Order
         num_tokens=tokens,
         calls=calls,
         orders=None if order is None else (torch.from_numpy(order[0]), torch.from_numpy(order[1])),
+        inverse=None if inverse is None else torch.from_numpy(inverse),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from unisono.nn.part import Frame, Known, Part
 from unisono.nn.rotary import Rotary, rotate
 from unisono.nn.share import Linear, Linears, Sharing
 from unisono.ops.attention import attend, attend_edges
+from unisono.ops.permute import permute
 
 # T tokens, N places in block order, D width, H heads, K width of a head, E edges
 
@@ -113,6 +115,14 @@ class Attention(Mixer):
 
     def forward(self, x_TD: Tensor, relation: Relation, plan: AttentionPlan) -> Tensor:
         """Mix (T, D) within the relation."""
+        plain = plan.project is None and plan.out is None and plan.angles is None and self.sub_norm is None
+        if plain and isinstance(relation, Blocks) and relation.query is not None and relation.inverse is not None:
+            # the narrowest place to reorder: tokens before they are projected, and after
+            x_TD = permute(x_TD, relation.query, relation.inverse)
+            return permute(self._mixed(x_TD, replace(relation, query=None), plan), relation.inverse, relation.query)
+        return self._mixed(x_TD, relation, plan)
+
+    def _mixed(self, x_TD: Tensor, relation: Relation, plan: AttentionPlan) -> Tensor:
         qkv = self.project(x_TD, plan.project).view(len(x_TD), self.heads + 2 * self.few, self.size)
         if plan.angles is not None or self.scales is not None:
             qkv = self._prepared(qkv, plan)
@@ -140,7 +150,8 @@ class Attention(Mixer):
         h, f = self.heads, self.few
         if relation.key is None:
             if relation.query is not None:
-                qkv = qkv[relation.query]
+                whole = relation.inverse is not None
+                qkv = permute(qkv, relation.query, relation.inverse) if whole else qkv[relation.query]  # type: ignore[arg-type]
             q, k, v = torch.split(qkv, [h, f, f], 1)
         else:
             q = qkv[:, :h][relation.query_index().to(qkv.device)]
@@ -221,6 +232,8 @@ def gather_back(mixed_ND: Tensor, blocks: Blocks) -> Tensor:
         mixed_ND = mixed_ND * blocks.share.unsqueeze(1).to(mixed_ND.dtype)
     if blocks.query is None:
         return mixed_ND
+    if blocks.inverse is not None:
+        return permute(mixed_ND, blocks.inverse, blocks.query)
     base = mixed_ND.new_zeros(blocks.num_tokens, mixed_ND.shape[1])
     if blocks.share is None:
         return torch.index_copy(base, 0, blocks.query, mixed_ND)

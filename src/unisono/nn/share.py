@@ -20,6 +20,7 @@ from unisono.core.plan import Sets
 from unisono.core.registry import Registry, Traits
 from unisono.core.tokens import Meta
 from unisono.nn.part import Flow, Frame, Known, Part
+from unisono.ops.permute import permute
 
 Make = Callable[[], Part]
 #: What a layer's weights belong to.
@@ -88,10 +89,10 @@ class PerSet(Part):
     def forward(self, x_TD: Tensor, plan: SetsPlan, *flow: Flow) -> Tensor:
         """Apply each set's copy to its tokens."""
         sets, needs = plan
-        sorted_TD = x_TD if sets.order is None else x_TD[sets.order]
+        sorted_TD = x_TD if sets.order is None or sets.inverse is None else permute(x_TD, sets.order, sets.inverse)
         pieces = torch.split(sorted_TD, list(sets.sizes))
         done = torch.cat([part(piece, need, *flow) for part, piece, need in zip(self.parts, pieces, needs, strict=True)])
-        return done if sets.inverse is None else done[sets.inverse]
+        return done if sets.order is None or sets.inverse is None else permute(done, sets.inverse, sets.order)
 
 
 class Sharing(ABC):
