@@ -1,12 +1,12 @@
 """Self-normalising networks (arXiv:1706.02515; recipe ``selu-snn``).
 
-Claim: with selu and weights of variance 1 / fan-in, mean 0 and variance 1 attract the activations, so that deep plain networks train without
-norms or residuals. Exact (``tests/systems/test_selu_snn.py``): a standard normal input stays one; means within 0.1 and variances from 0.8 to
-1.5 converge to it; alpha dropout keeps both within a hundredth; at depth 32 the variance stays between 0.5 and 2 where that of ReLU and tanh
-with the same weights falls more than tenfold.
+Claim: with selu and weights of variance 1 / fan-in, mean 0 and variance 1 attract the activations, so that deep plain networks train
+without norms or residuals. Exact (``tests/systems/test_selu_snn.py``): a standard normal input stays one; means within 0.1 and variances
+from 0.8 to 1.5 converge to it; alpha dropout keeps both within a hundredth; at depth 32 the variance stays between 0.5 and 2 where that of
+ReLU and tanh with the same weights falls more than tenfold.
 
-A plain network of 32 layers on the 64 numbers of a digit. The baselines are ReLU with the weights that suit it (variance 2 / fan-in), without
-anything and with batch norm; each arm has the best of three learning rates on a fifth of its training rows.
+A plain network of 32 layers on the 64 numbers of a digit. The baselines are ReLU with the weights that suit it (variance 2 / fan-in),
+without anything and with batch norm; each arm has the best of three learning rates on a fifth of its training rows.
 """
 
 from __future__ import annotations

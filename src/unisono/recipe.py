@@ -212,10 +212,11 @@ class Supervised:
     Args:
         drop_sources: probability that a training row shows only a random part of its sources.
         reads: weight of the mean loss over what reads before the last say, each by the same heads (arXiv:2309.14118).
+        alone: weight of what each source says by itself (``nn.alone.OwnHeads``), next to what all say together; 0 for none.
     """
 
-    def __init__(self, *, drop_sources: Probability = 0.3, reads: NonNegative = 0.0) -> None:
-        self.drop_sources, self.reads = drop_sources, reads
+    def __init__(self, *, drop_sources: Probability = 0.3, reads: NonNegative = 0.0, alone: NonNegative = 0.0) -> None:
+        self.drop_sources, self.reads, self.alone = drop_sources, reads, alone
 
 
 def build_objective(recipe: Recipe) -> Supervised:

@@ -190,6 +190,6 @@ def test_a_tables_first_row_is_drawn(tmp_path: Path) -> None:
     page = draw_recipe(load_recipe("late-fusion"), wild, FitOptions(targets={"kind": None}, columns={"<b>&": "text"}))
     assert "<b>&<" not in page
     long = pa.table({"story": [" ".join(f"{k}x{j}" for j in range(2000)) for k in range(rows)], "kind": ["ab"[k % 2] for k in range(rows)]})
-    recipe = load_recipe("late-fusion", ["tokens.text=subwords(max_tokens=8000)"])
+    recipe = load_recipe("late-fusion", ["tokens.text=subwords(max_tokens=8000, enough=1)"])
     with pytest.raises(UserError, match="tokens"):
         draw_recipe(recipe, long, FitOptions(targets={"kind": None}, columns={"story": "text"}))

@@ -14,7 +14,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from train_toy import Toy, ToyBatches
 
-from unisono.train.distribute import Processes, join
+from unisono.core.errors import ConfigError
+from unisono.nn.norm_batch import BatchNorm
+from unisono.nn.part import Frame
+from unisono.train.calibrate import make_stepper
+from unisono.train.distribute import Group, Processes, join
 from unisono.train.loop import train
 from unisono.train.settings import TrainSettings
 
@@ -42,3 +46,14 @@ def test_two_processes_give_the_loss_of_one(tmp_path: Path) -> None:
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert ours["objective"] == pytest.approx(theirs["objective"], rel=1e-5)
     assert json.loads((tmp_path / "train.json").read_text())["plan"]["processes"] == 2
+
+
+def test_norms_that_exchange_statistics_refuse_batches_cut_differently() -> None:
+    toy, cut, pair = Toy(), TrainSettings.read({**VALUES, "max_tokens": 5}), Group()
+    pair.world = 2
+    make_stepper(toy, cut, pair, torch.device("cpu"), "float32", 0)
+    toy.module.drop = BatchNorm(width=16, frame=Frame())  # type: ignore[assignment]
+    make_stepper(toy, cut, Group(), torch.device("cpu"), "float32", 0)
+    make_stepper(toy, TrainSettings.read(VALUES), pair, torch.device("cpu"), "float32", 0)
+    with pytest.raises(ConfigError, match=r"train\.max_tokens.*norm without batch statistics"):
+        make_stepper(toy, cut, pair, torch.device("cpu"), "float32", 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +13,6 @@ from unisono.nn.part import Part
 # T tokens, D width
 
 
-class Parted(NamedTuple):
-    """A norm as ``scale * n(x) + shift`` with ``n(x) = c / sqrt(mean(c^2) + eps)``.
-
-    Attributes:
-        centre: whether ``c = x - mean(x)``, else ``c = x``.
-        eps: added to the mean square.
-        scale: (D,).
-        shift: (D,), or None for zeros.
-    """
-
-    centre: bool
-    eps: float
-    scale: Tensor
-    shift: Tensor | None
-
-
 class Norm(Part):
     """Rescales tokens: ``forward((T, D), plan) -> (T, D)``."""
 
@@ -37,10 +21,6 @@ class Norm(Part):
 
         (D,) each, or (M, D) each where a token of modality m gets ``s[m] x + t[m]``, inserted tokens counting as the last modality.
         """
-        return None
-
-    def parted(self) -> Parted | None:
-        """The norm's scale and shift apart from its standardisation; None where it has none or is of another form."""
         return None
 
 
@@ -65,10 +45,6 @@ class LayerNorm(Norm):
     def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
         """Normalise (T, D)."""
         return nn.functional.layer_norm(x_TD, self.weight.shape, self.weight, self.bias, self.eps)
-
-    def parted(self) -> Parted:
-        """Centred, with the weight and the bias."""
-        return Parted(True, self.eps, self.weight, self.bias)
 
 
 @norms.register("rms", source="arXiv:1910.07467")
@@ -114,10 +90,6 @@ class CompressedRMSNorm(Norm):
         x = x_TD.float() if x_TD.dtype in {torch.bfloat16, torch.float16} else x_TD
         total = x.square().sum(1, keepdim=True) + x.sum(1, keepdim=True).square()
         return (x * torch.rsqrt(total / (x.shape[1] + 1) + self.eps) * self.weight).to(x_TD.dtype)
-
-    def parted(self) -> Parted:
-        """Not centred, with the weight, and a bias where there is one."""
-        return Parted(False, self.eps, self.weight, getattr(self, "bias", None))
 
 
 @norms.register("none", traits=Traits(exempt={"source": "no norm at all"}))

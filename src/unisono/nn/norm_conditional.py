@@ -109,24 +109,30 @@ def rows_and_columns(meta: Meta, modalities: Sequence[str]) -> Places:
 
 def static_plan(meta: Meta, static: NDArray[np.bool_], at: Places, size: int) -> StaticPlan:
     """Match tokens and static tokens of the same sample (and task) by place, within a neighbourhood of ``size`` x ``size`` places."""
-    group = meta.groups.numpy()
-    placed = at[:, 0] >= 0
-    own = np.flatnonzero(static & placed)
-    points, point = np.unique(np.column_stack([group[own], at[own]]), axis=0, return_inverse=True)
-    others = np.flatnonzero(~static & placed & np.isin(group, group[own]))
-    asked, where = np.unique(np.column_stack([group[others], at[others]]), axis=0, return_inverse=True)
+    group, reach = meta.groups.numpy(), size // 2
+    own = np.flatnonzero(static & (at[:, 0] >= 0))
+    others = np.flatnonzero(~static & (at[:, 0] >= 0) & np.isin(group, group[own]))
+    # every row and column is moved by the reach, so that the neighbours of the first are no other row's last
+    rows, columns = (int(at[:, k].max(initial=-1)) + 1 + 2 * reach for k in (0, 1))
+
+    def key(index: Places) -> Places:
+        name: Places = (group[index] * rows + at[index, 0] + reach) * columns + at[index, 1] + reach
+        return name
+
+    points, point = np.unique(key(own), return_inverse=True)
+    asked, where = np.unique(key(others), return_inverse=True)
     place = np.full(len(meta), len(asked), np.int64)
     place[others] = where.reshape(-1)
-    reach = size // 2
-    number = {key: k for k, key in enumerate(map(tuple, points.tolist()))}
-    steps = [(r, c) for r in range(-reach, reach + 1) for c in range(-reach, reach + 1)]
-    around = [[number.get((g, row + r, column + c), len(points)) for r, c in steps] for g, row, column in asked.tolist()]
+    steps = np.arange(-reach, reach + 1)
+    wanted = asked[:, None] + (steps[:, None] * columns + steps).reshape(1, -1)
+    found = np.searchsorted(points, wanted)
+    there = np.append(points, -1)[found] == wanted
     return StaticPlan(
         meta.modality,
         torch.from_numpy(own),
         torch.from_numpy(point.reshape(-1)),
         len(points),
-        torch.tensor(around, dtype=torch.int64).reshape(len(asked), len(steps)),
+        torch.from_numpy(np.where(there, found, len(points))),
         torch.from_numpy(place),
     )
 

@@ -7,7 +7,7 @@ from itertools import islice
 
 import torch
 
-from unisono.core.errors import TrainingError
+from unisono.core.errors import ConfigError, TrainingError
 from unisono.train.budget import Timing, default_batch
 from unisono.train.checkpoint import copies, named_tensors, put_back
 from unisono.train.devices import autocast
@@ -28,9 +28,14 @@ def make_stepper(learner: Learner, settings: TrainSettings, group: Group, device
     """A stepper with a fresh optimiser.
 
     Raises:
-        ConfigError: the optimiser's word is wrong.
+        ConfigError: the optimiser's word is wrong; or several processes would cut batches of a module with batch statistics.
         TrainingError: nothing in the module is trainable.
     """
+    if group.world > 1 and settings.max_tokens and any(getattr(m, "batch_statistics", False) for m in learner.module.modules()):
+        raise ConfigError(
+            "train.max_tokens: processes may cut their batches into different numbers of pieces, but this model's norms exchange "
+            "statistics in each; leave the setting out, or take a norm without batch statistics"
+        )
     groups = parameter_groups(learner.module, settings.weight_decay)
     if not groups:
         raise TrainingError("the model has no trainable parameter")
