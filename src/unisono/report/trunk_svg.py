@@ -112,7 +112,7 @@ def draw(
     for stretch in stretches:
         top = canvas.y
         for stage in stretch.stages:
-            _stage(canvas, stage, end)
+            _stage(canvas, stage, end if stage is stages[-1] else "")
         if stretch.times > 1:
             _times(canvas, top, canvas.y - 14.0, stretch)
     width = canvas.mask_left + _MASK + 26.0
@@ -457,7 +457,7 @@ def _bring(canvas: Canvas, name: str, y: float) -> None:
 
 
 def _read(canvas: Canvas, stage: Stage, end: str) -> None:
-    """Lanes run together into one vector."""
+    """Lanes run together into one vector; an ``end`` says what becomes of the last, an earlier one has none."""
     top = canvas.y
     panels = _panels(canvas, stage.before)
     present = [lane.number for lane, found in zip(canvas.lanes, panels, strict=True) if len(found.tokens)]
@@ -475,8 +475,11 @@ def _read(canvas: Canvas, stage: Stage, end: str) -> None:
         canvas.back.append(tag("path", d=path, class_=f"k{colour_of(canvas.lanes[number])} flow"))
     for k in range(10):
         canvas.front.append(tag("rect", x=middle - 60 + 12 * k, y=top + 42, width=11, height=15, rx=2, class_="vector"))
-    canvas.front.append(text(middle, top + 76, end, "middle", "said", 120))
+    canvas.front.append(text(middle, top + 76, end or "read here as well; the tokens go on", "middle", "said", 120))
     high = max(88.0, _words_of(canvas, stage, top, "read"))
+    if not end:
+        _finish(canvas, panels, top + high)
+        return
     canvas.flows.clear()
     canvas.y = top + high
 
