@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.compress.trunks import DEFAULTS, STEPS, WIDTH, Running, RunningByModality, answer, trunk_of, with_running
-from tests.contracts.parts import Part, parts
+from tests.contracts.parts import SENTENCES, Part, parts
 from unisono.compress.branch import branches
 from unisono.compress.fold import FOLDS, Note, fold, ordered
 from unisono.core.errors import ConfigError
@@ -57,7 +57,7 @@ def test_every_registered_part_answers_the_same(part: Part) -> None:
 def test_every_norm_rule_and_sharing(norm: str, rule: str, sharing: str) -> None:
     steps = FORK if sharing == "task" else STEPS
     given = {"sharing": SHARINGS[sharing], "residual": {"type": rule, "layerscale": 0.5, "gain": 0.7}}
-    trunk = trunk_of(steps, norm=norm if norm in norms.entries else "layer", **given)
+    trunk = trunk_of(steps, norm=SENTENCES.get(norm, norm) if norm in norms.entries else "layer", **given)
     if norm not in norms.entries:
         with_running(trunk, Running if norm == "running" else RunningByModality)
     folded(trunk)
@@ -101,8 +101,6 @@ def test_statistics_by_modality_go_into_maps_by_modality(sharing: str, rule: str
     assert not [m for m in new.modules() if isinstance(m, RunningByModality)]
     gone = sum(m.weight.numel() + m.bias.numel() for m in trunk.modules() if isinstance(m, Running))
     assert apart or numbers(new) > numbers(trunk) - gone
-        p.numel() for m in trunk.modules() if isinstance(m, Running) for p in m.parameters()
-    )
 
 
 def test_statistics_by_modality_stay_where_maps_are_shared_otherwise() -> None:

@@ -92,6 +92,10 @@ class RMSNorm(Norm):
         y_TD = nn.functional.rms_norm(x_TD, self.weight.shape, self.weight, self.eps)
         return y_TD if self.bias is None else y_TD + self.bias.to(y_TD.dtype)
 
+    def parted(self) -> Parted:
+        """Not centred, with the weight, and a bias where there is one."""
+        return Parted(False, self.eps, self.weight, self.bias)
+
 
 @norms.register("crms", source="arXiv:2305.14858")
 class CompressedRMSNorm(Norm):
@@ -114,10 +118,6 @@ class CompressedRMSNorm(Norm):
         x = x_TD.float() if x_TD.dtype in {torch.bfloat16, torch.float16} else x_TD
         total = x.square().sum(1, keepdim=True) + x.sum(1, keepdim=True).square()
         return (x * torch.rsqrt(total / (x.shape[1] + 1) + self.eps) * self.weight).to(x_TD.dtype)
-
-    def parted(self) -> Parted:
-        """Not centred, with the weight, and a bias where there is one."""
-        return Parted(False, self.eps, self.weight, getattr(self, "bias", None))
 
 
 @norms.register("none", traits=Traits(exempt={"source": "no norm at all"}))
