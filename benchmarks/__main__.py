@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME ...]``: run rows and record them; ``python -m benchmarks summary``: hold them against their goals."""
+"""``python -m benchmarks [NAME ...]``: run rows and record them; ``python -m benchmarks summary``: hold them against their goals.
+
+``python -m benchmarks systems`` prints the page of published systems.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from benchmarks import ROWS, Row
 from benchmarks.record import RESULTS, append, done, key_of, records_of
 from unisono.train.devices import prepare_environment
 
-_OWN = {"record", "summary", "timing", "__main__"}
+_OWN = {"catalogue", "record", "summary", "timing", "__main__"}
 
 
 def load() -> None:
@@ -64,7 +67,7 @@ def run_row(row: Row, asked: argparse.Namespace, folder: Path = RESULTS) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is asked for; returns the exit code: 0, 1 when a case failed, 2 for a mistake of the caller's."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="rows (default: all), or the word summary")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="rows (default: all), or the word summary or systems")
     parser.add_argument("--list", action="store_true", help="name the rows, their goals and how many cases are recorded")
     parser.add_argument("--dry-run", action="store_true", help="say what would be run")
     parser.add_argument("--force", action="store_true", help="run again what is recorded")
@@ -74,6 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     load()
     from benchmarks import summary
 
+    if asked.names == ["systems"]:
+        from benchmarks import catalogue
+
+        print(catalogue.page(), end="")
+        return 0
     if asked.names == ["summary"]:
         print(summary.write(list(ROWS.values())))
         return 0

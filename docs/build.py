@@ -34,7 +34,7 @@ the caller's, 130 interrupted."""
 def front_page() -> str:
     """The README, its links led to the pages of the site."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return text.replace("(CONTRIBUTING.md)", "(contributing.md)")
+    return text.replace("(CONTRIBUTING.md)", "(contributing.md)").replace("(docs/pages/", "(")
 
 
 def sources(text: str) -> str:
@@ -60,7 +60,7 @@ def recipes() -> str:
         text = (ROOT / "src" / "unisono" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
         trunk = yaml.safe_dump({"trunk": recipe["trunk"], "defaults": recipe["defaults"]}, sort_keys=False, width=110)
         claim, source = (str(recipe.settings.get(key, "–")) for key in ("claim", "source"))
-        lines += [f"## {name}", "", claim, "", f"Source: {sources(source)}", ""]
+        lines += [f"## {name}", "", claim, "", f"Source: {sources(source)}. [Drawing](drawings/{name}.html)", ""]
         lines += ["```yaml", text.strip(), "```", ""]
         if recipe.lineage:
             lines += ['??? note "Resolved"', "", *(f"    {row}" for row in ["```yaml", *trunk.strip().splitlines(), "```"]), ""]
@@ -163,6 +163,14 @@ def _parameters(target: object) -> str:
     return line if len(line) <= 90 else "(\n" + "".join(f"    {part},\n" for part in parts) + f"){end}"
 
 
+def systems() -> str:
+    """What is claimed, tested and measured of each published system."""
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.catalogue import page
+
+    return sources(page())
+
+
 def evidence() -> str:
     """What was measured, where results are recorded."""
     path = ROOT / "benchmarks" / "results" / "README.md"
@@ -178,6 +186,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "commands.md": command_line,
     "api.md": python_api,
     "evidence.md": evidence,
+    "systems.md": systems,
     "contributing.md": lambda: (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"),
     "changelog.md": lambda: (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
 }
@@ -188,6 +197,17 @@ def write_pages(folder: Path) -> None:
     shutil.copytree(HERE / "pages", folder, dirs_exist_ok=True)
     for name, make in PAGES.items():
         (folder / name).write_text(make(), encoding="utf-8")
+    write_drawings(folder / "drawings")
+
+
+def write_drawings(folder: Path) -> None:
+    """Draw every recipe."""
+    from unisono.model.drawing import draw_recipe
+    from unisono.recipe import load_recipe, recipe_names
+
+    folder.mkdir()
+    for name in recipe_names():
+        (folder / f"{name}.html").write_text(draw_recipe(load_recipe(name)), encoding="utf-8")
 
 
 def main() -> int:

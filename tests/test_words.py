@@ -68,13 +68,21 @@ def test_words_are_what_is_written() -> None:
     assert w.source == Word("source")
     assert str(w.mlp(np.float64(2.5), np.int64(3))) == "mlp(2.5, 3)"
     assert str(w.pre(layerscale=None, x="null", y="it's")) == "pre(layerscale=null, x='null', y=\"it's\")"
-    for wrong in (object(), float("nan"), "both ' and \"", {"a": 1}):
+    for wrong in (object(), float("nan"), "both ' and \""):
         with pytest.raises(ConfigError, match="word"):
             str(w.mlp(wrong))
     with pytest.raises(TypeError):
         w.a & "b"
     with pytest.raises(AttributeError):
         w._private  # noqa: B018
+
+
+def test_words_that_hold_a_mapping_become_one() -> None:
+    active = {"text": ["table", "text"]}
+    given = {"extends": "base", "defaults": {"sharing": {"ffn": w.skills(active=active, of=w.depth(of=w.all)), "mixer": w.all}}}
+    assert load_recipe(given)["defaults"]["sharing"] == {"ffn": {"type": "skills", "active": active, "of": "depth(of=all)"}, "mixer": "all"}
+    with pytest.raises(ConfigError, match="by name"):
+        load_recipe({"extends": "base", "defaults": {"norm": w.some({"a": 1})}})
 
 
 names = st.from_regex(r"[a-z][a-z_0-9]{0,6}", fullmatch=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from benchmarks import Derive, Values
+from benchmarks import Derive, Measured, Values
 
 
 def differences(*metrics: str, ours: str = "ours", baseline: str = "baseline", unit: str = "share") -> Derive:
@@ -26,3 +27,19 @@ def auc(model: Any, table: Any, target: str) -> float:
 
     estimates = model.predict(table.drop_columns([target]))
     return float(roc_auc_score(table[target].to_numpy(zero_copy_only=False), estimates[f"{target}.probability.true"].to_numpy()))
+
+
+def accuracy(model: Any, target: str) -> float:
+    """The accuracy on the test rows."""
+    return float(model.metrics["test"]["targets"][target]["accuracy"])
+
+
+def alone(model: Any, source: str, target: str) -> float:
+    """The accuracy on the test rows when every other source is missing."""
+    found = [part for part in model.metrics["missing"] if list(part["present"]) == [source]]
+    return float(found[0]["targets"][target]["accuracy"])
+
+
+def shares(found: Mapping[str, float]) -> Measured:
+    """Metrics that are shares of one."""
+    return {name: (value, "share") for name, value in found.items()}

@@ -16,7 +16,7 @@ from benchmarks import Goal, Measured, Values, row
 from benchmarks.systems.loops import Model, Split, accuracy, classify, digit_split, predicted, trunk_of
 from unisono.nn.nested import choose_units
 
-WIDTH, DEPTH, STEPS, RATES = 32, 2, 200, (3e-3, 6e-3)
+WIDTH, DEPTH, STEPS, RATES = 32, 2, 150, (8e-3,)
 SHARES = (0.125, 0.25, 0.5, 1.0)
 INNER = 2 * WIDTH
 SIZES = [round(s * INNER) for s in SHARES]

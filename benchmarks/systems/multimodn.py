@@ -8,6 +8,11 @@ left out: no clause needs it.
 Three vectors of four numbers each carry a third of a boolean's log-odds. In training the second and third are missing for three rows in
 four of those that are true and for one in ten of the others; when tested, the other way round. The baseline is the same trunk's layers
 on one vector of all twelve numbers with zeros for what is missing.
+
+The robustness does not appear here: a state that a step has moved can be told from one that it has not, since every step adds what it
+has learned to add to any value, so the last read can know the pattern as well as zeros do, and uses it where it tells the answer. Two
+settings were looked at beforehand on another seed, source dropout of 0.3 and of 0.9, both with a weight of 1 on the earlier reads; the
+drop was no smaller than the baseline's with either. Rows take part in the loss of steps that were left out for them, too.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ from unisono.core.names import Names
 from unisono.core.registry import Count, check
 from unisono.core.schema import MODALITIES, Schema
 from unisono.modalities.groups import Group, group_columns
+from unisono.nn.alone import Alone, OwnHeads
 from unisono.nn.grammar import build_trunk
 from unisono.nn.part import Frame
-from unisono.recipe import Recipe
+from unisono.recipe import Recipe, build_objective
 from unisono.table.batching import Batch
 from unisono.tasks.base import Task, tasks
 
@@ -38,12 +39,14 @@ class Output:
         scores: target name -> (B, K) raw scores.
         extra: terms that the trunk adds to the loss, a scalar; None for none.
         earlier: what the reads before the last say, in their order: target name -> (B, K) of each; without the wide part.
+        alone: what single sources say, in training; None where the objective does not ask.
     """
 
     pooled: Tensor
     scores: dict[str, Tensor]
     extra: Tensor | None = None
     earlier: tuple[dict[str, Tensor], ...] = ()
+    alone: Alone | None = None
 
 
 class Network(nn.Module):
@@ -75,6 +78,8 @@ class Network(nn.Module):
         self.tasks: dict[str, Task] = {t.name: build_task(recipe, t.task) for t in schema.targets}
         self.heads = nn.ModuleList(self.tasks[t.name].head(width, t.statistics) for t in schema.targets)
         self.outputs = [head_outputs(head) for head in self.heads]
+        own = schema.sources if build_objective(recipe).alone > 0 and len(schema.sources) > 1 else ()
+        self.alone = OwnHeads({t.name: [self.tasks[t.name].head(width, t.statistics) for _ in own] for t in schema.targets})
         wide = [(g.name, g.tokeniser.wide(g.columns, sum(self.outputs))) for g in self.groups]
         self.wide_names = tuple(name for name, part in wide if part is not None)
         self.wide = nn.ModuleList(part for _, part in wide if part is not None)
@@ -104,7 +109,8 @@ class Network(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
-        result = self.trunk.run(self.tokens(batch), batch.plan)
+        values = self.tokens(batch)
+        result = self.trunk.run(values, batch.plan)
         each = self.of_targets(result.pooled, batch)
         pooled = torch.stack(each).mean(0) if len(result.pooled) > len(batch.rows) else result.pooled
         scores = self.said(each)
@@ -114,7 +120,8 @@ class Network(nn.Module):
             straight = torch.split(torch.stack([p.float() for p in parts]).sum(0), self.outputs, 1)
             scores = {name: deep + direct for (name, deep), direct in zip(scores.items(), straight, strict=True)}
         extra = result.flow.extra
-        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None, earlier)
+        alone = self.alone(values, batch.plan.meta) if self.training and self.alone.sources else None
+        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None, earlier, alone)
 
     def of_targets(self, pooled: Tensor, batch: Batch) -> list[Tensor]:
         """What a read gave each target, (B, D) each: after a fork by task its own part, else the same for all."""
@@ -138,9 +145,7 @@ def check_needs(recipe: Recipe, schema: Schema) -> None:
             raise ConfigError(f"recipe {recipe.name}: needs: {word!r} is no modality{nearest(str(word), MODALITIES)}")
         if word not in schema.modalities:
             has = ", ".join(schema.modalities)
-            raise ConfigError(
-                f"recipe {recipe.name}: it needs a column of the modality {word}, but the table has {has}: take another recipe"
-            )
+            raise ConfigError(f"recipe {recipe.name}: it needs a column of the modality {word}, but the table has {has}; take another")
 
 
 def freeze(network: Network, names: Sequence[str]) -> None:

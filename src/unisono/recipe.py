@@ -12,7 +12,7 @@ import yaml
 
 from unisono.core.errors import ConfigError, nearest
 from unisono.core.registry import NonNegative, Probability, decode
-from unisono.core.words import Chain, Word, as_word
+from unisono.core.words import Chain, Word, as_setting, as_word
 
 #: The keys a recipe of a model may have.
 KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "trunk", "objective", "tasks", "train", "steps")
@@ -58,7 +58,8 @@ Given: TypeAlias = str | Mapping[str, Any]
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Word | Chain):
-        return str(value)
+        setting = as_setting(value)
+        return setting if isinstance(setting, str) else _plain(setting)
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -211,10 +212,11 @@ class Supervised:
     Args:
         drop_sources: probability that a training row shows only a random part of its sources.
         reads: weight of the mean loss over what reads before the last say, each by the same heads (arXiv:2309.14118).
+        alone: weight of what each source says by itself (``nn.alone.OwnHeads``), next to what all say together; 0 for none.
     """
 
-    def __init__(self, *, drop_sources: Probability = 0.3, reads: NonNegative = 0.0) -> None:
-        self.drop_sources, self.reads = drop_sources, reads
+    def __init__(self, *, drop_sources: Probability = 0.3, reads: NonNegative = 0.0, alone: NonNegative = 0.0) -> None:
+        self.drop_sources, self.reads, self.alone = drop_sources, reads, alone
 
 
 def build_objective(recipe: Recipe) -> Supervised:

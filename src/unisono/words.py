@@ -1,7 +1,7 @@
 """The words of a recipe, written in Python: ``from unisono import words as w``.
 
 ``w.attention(heads=3)`` is the word ``attention(heads=3)``, ``w.source`` the word ``source``, ``w.window(7) & w.source`` the scope
-``window(7) & source``. A recipe is then a mapping, with the same keys as a file::
+``window(7) & source``. A recipe is then a mapping, with the same keys as a file:
 
     recipe = {
         "extends": "base",

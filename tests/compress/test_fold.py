@@ -51,16 +51,20 @@ def test_every_registered_part_answers_the_same(part: Part) -> None:
         torch.testing.assert_close(answer(trunk), before, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("sharing", SHARINGS)
-@pytest.mark.parametrize("rule", residuals.entries)
-@pytest.mark.parametrize("norm", [*norms.entries, "running", "running by modality"])
+MADE = {"running": Running, "running by modality": RunningByModality}
+#: Every norm with the plainest rules and sharings, and the norms that fold with all of them.
+CASES = dict.fromkeys(
+    [(n, r, s) for n in [*norms.entries, *MADE] for r in ("pre", "sandwich") for s in ("all", "modality")]
+    + [(n, r, s) for n in ("layer", "rms", *MADE) for r in residuals.entries for s in SHARINGS]
+)
+
+
+@pytest.mark.parametrize(("norm", "rule", "sharing"), CASES, ids="-".join)
 def test_every_norm_rule_and_sharing(norm: str, rule: str, sharing: str) -> None:
     steps = FORK if sharing == "task" else STEPS
     given = {"sharing": SHARINGS[sharing], "residual": {"type": rule, "layerscale": 0.5, "gain": 0.7}}
-    trunk = trunk_of(steps, norm=SENTENCES.get(norm, norm) if norm in norms.entries else "layer", **given)
-    if norm not in norms.entries:
-        with_running(trunk, Running if norm == "running" else RunningByModality)
-    folded(trunk)
+    trunk = trunk_of(steps, norm="layer" if norm in MADE else SENTENCES.get(norm, norm), **given)
+    folded(with_running(trunk, MADE[norm]) if norm in MADE else trunk)
 
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
@@ -158,6 +162,29 @@ def test_branches_become_one_map() -> None:
     assert numbers(new) < numbers(trunk)
     with_act, _ = folded(trunk_of(ffn="branched(2, act=relu)", sharing="modality"), "branches")
     assert not [m for m in with_act.modules() if "Branched" in type(m).__name__]
+
+
+class Louder(MLP):
+    """Looks at its input twice, which the method that it inherits does not tell."""
+
+    def forward(self, x_TD: torch.Tensor, plan: Any = None, flow: Any = None, units: int | None = None) -> torch.Tensor:
+        return super().forward(x_TD) * x_TD.abs().mean(1, keepdim=True)
+
+
+def test_a_part_that_inherits_what_no_longer_holds_is_left() -> None:
+    trunk = trunk_of(norm="layer", ffn="mlp(2, act=identity)")
+    for b in branches(trunk):
+        if not b.mixes:
+            b.layer.ffn = Louder(width=WIDTH, expansion=2, act="identity").double().eval()
+    new, notes = folded(trunk)
+    assert {n.place for n in notes if n.done} == {"apart.0.mixer", "apart.1.mixer"}
+    assert any("maps read the norm is not known" in n.what for n in notes)
+    assert [type(b.layer.ffn) for b in branches(new) if not b.mixes] == [Louder] * 2
+
+
+def test_a_norm_within_a_chain_keeps_it_apart() -> None:
+    _, notes = folded(trunk_of(ffn="mlp(2, act=identity, sub_norm=true)"), "branches")
+    assert notes == []
 
 
 def test_a_chain_becomes_one_map_only_where_that_is_less() -> None:

@@ -12,7 +12,7 @@ SENTENCES = {
     "window": "window(2, shift=1)", "grid": "grid(2)", "dilated": "dilated(2)", "axis": "axis(time)", "context": "context(2)",
     "cross": "cross(title <- [photo, clip])", "expand": "expand(fine)", "add": "add(fine)", "linear": "linear(fine)",
     "merge": "merge(2, axes=3)", "latents": "latents(2, by=source)", "causal": "causal(sequence)", "sliced": "sliced(3)",
-    "loan": "loan(photo)", "conditional": "conditional(on=modality)",
+    "slice": "slice(time)", "loan": "loan(photo)", "conditional": "conditional(on=modality)",
     "experts": "experts(4, 2)", "nested": "nested([0.25, 0.5, 1])",
 }  # fmt: skip
 

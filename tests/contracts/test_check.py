@@ -242,5 +242,5 @@ def test_a_part_that_cannot_do_without_tokens_is_found(wrong: type[Wrong]) -> No
 def test_every_role_of_a_layer_is_covered() -> None:
     from unisono.nn.grammar import KINDS, LAYER_KEYS
 
-    assert {*LAYER_KEYS, *KINDS} - {"save", "fork"} <= set(ROLES)
+    assert {*LAYER_KEYS, *KINDS} - {"save", "fork", "each"} <= set(ROLES)
     assert part_of("norm", "rms").label == "norm-rms"

@@ -17,7 +17,7 @@ from unisono.core.errors import ConfigError, Unreadable
 from unisono.core.schema import Column
 from unisono.modalities import pixels
 from unisono.modalities.base import ColumnSample, Context
-from unisono.modalities.image import ImageModality, Patches
+from unisono.modalities.image import LARGE, PLENTY, SMALL, ImageModality, Patches
 from unisono.nn.stem import ScalesStem
 
 COLUMN = Column("photo", "image", "photo", 3)
@@ -182,7 +182,7 @@ def test_bad_cells_of_a_chunk_are_missing_and_counted() -> None:
 def test_fit_keeps_small_sizes_and_finds_channels() -> None:
     tokeniser = Patches()
     assert tokeniser.fit(COLUMN, [[noise(28, 28, 1)]])["size"] == [28, 28]
-    assert tokeniser.fit(COLUMN, [[noise(100, 200, 3)], [None]])["size"] == [32, 64]
+    assert tokeniser.fit(COLUMN, [[noise(100, 200, 3)], [None]])["size"] == [16, 32]
     assert tokeniser.fit(COLUMN, [[np.repeat(noise(9, 9, 1), 3, -1)]])["channels"] == 1
     opaque = np.concatenate([noise(9, 9, 3), np.full((9, 9, 1), 255, np.uint8)], -1)
     assert tokeniser.fit(COLUMN, [[opaque]])["channels"] == 3
@@ -190,6 +190,12 @@ def test_fit_keeps_small_sizes_and_finds_channels() -> None:
     found = tokeniser.fit(COLUMN, [[np.full((5, 5, 2), 7, np.float32), None]])
     assert found["mean"] == [7, 7] and found["std"] == [1, 1]
     assert tokeniser.fit(COLUMN, [[None]])["channels"] == 1
+
+
+@pytest.mark.parametrize(("count", "size", "side"), [(PLENTY - 1, None, SMALL), (PLENTY, None, LARGE), (1, 50, 50), (PLENTY, 50, 50)])
+def test_few_pictures_are_read_small(count: int, size: int | None, side: int) -> None:
+    cells: list[np.ndarray | None] = [noise(70, 70, 1)] * count
+    assert Patches(size=size).fit(COLUMN, [[None], cells[: count // 2], cells[count // 2 :]])["size"] == [side, side]
 
 
 @given(have=st.integers(1, 7), want=st.integers(1, 7), height=st.integers(1, 12), width=st.integers(1, 12))

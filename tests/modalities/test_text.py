@@ -104,8 +104,9 @@ def contract(tokeniser: Subwords) -> tuple[Column, torch.nn.Module, list[str | N
     return column, tokeniser.module([column], 16).eval(), [*TEXTS, None, "\u4e16\u754c unseen"]
 
 
-def test_batch_mates_do_not_interact() -> None:
-    tokeniser = Subwords()
+@pytest.mark.parametrize("settings_", [{}, {"enough": 1}])
+def test_batch_mates_do_not_interact(settings_: dict[str, int]) -> None:
+    tokeniser = Subwords(**settings_)
     column, module, cells = contract(tokeniser)
     packed = tokeniser.pack([column], {"words": cells}, None)
     whole = module(packed)
@@ -117,13 +118,13 @@ def test_batch_mates_do_not_interact() -> None:
 
 @pytest.mark.parametrize("cells", [[], [None, None]])
 def test_an_empty_pack_has_no_tokens(cells: list[None]) -> None:
-    tokeniser = Subwords()
+    tokeniser = Subwords(enough=1)
     column, module, _ = contract(tokeniser)
     for draw in (None, Draw(0, 0, np.arange(len(cells)))):
         assert module(tokeniser.pack([column], {"words": cells}, draw)).shape == (0, 16)
 
 
-@pytest.mark.parametrize("settings_", [{}, {"vocabulary": 0}, {"features": 0}])
+@pytest.mark.parametrize("settings_", [{}, {"enough": 1}, {"enough": 1, "vocabulary": 0}, {"features": 0}])
 def test_every_parameter_gets_gradient(settings_: dict[str, int]) -> None:
     tokeniser = Subwords(**settings_)
     column, module, cells = contract(tokeniser)
@@ -131,8 +132,14 @@ def test_every_parameter_gets_gradient(settings_: dict[str, int]) -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
+@pytest.mark.parametrize(("texts", "features", "learned"), [(4, 100, False), (5, 100, True), (4, 0, True)])
+def test_subwords_are_learned_from_enough_texts(texts: int, features: int, learned: bool) -> None:
+    found = Subwords(enough=5, features=features).fit(COLUMN, [TEXTS[:2], TEXTS[2:texts]])
+    assert (found["subwords"] is not None) is learned
+
+
 def test_dropping_depends_on_the_row_alone() -> None:
-    tokeniser = Subwords(drop=0.5)
+    tokeniser = Subwords(drop=0.5, enough=1)
     column, module, cells = contract(tokeniser)
     rows = np.arange(7) + 40
     packed = tokeniser.pack([column], {"words": cells}, Draw(1, 2, rows))
@@ -143,7 +150,7 @@ def test_dropping_depends_on_the_row_alone() -> None:
 
 
 def test_long_texts_are_bounded() -> None:
-    tokeniser = Subwords(max_tokens=8)
+    tokeniser = Subwords(max_tokens=8, enough=1)
     packed = tokeniser.pack([fitted(tokeniser)], {"words": ["star " * 1000]}, None)
     assert len(packed) == 10
 

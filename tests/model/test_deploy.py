@@ -137,6 +137,17 @@ def test_the_change_in_error_is_measured_on_a_table() -> None:
         fitted().deployment(folds=["affine"], data=weather(60).drop_columns(["kind"]))
 
 
+@pytest.mark.parametrize("norm", ["unified", "batch"])
+def test_a_norm_with_running_statistics_is_gone(norm: str, tmp_path: Path) -> None:
+    model, table = fit(settings=(f"defaults.norm={norm}", "train.steps=12")), weather(50, seed=8)
+    small, report = model.deployment(folds=WORDS)
+    assert "copies" in report.folds
+    assert report.exact_change < 1e-12
+    close(small.predict(table), model.predict(table))
+    small.save(tmp_path / "m")
+    assert unisono.load(tmp_path / "m").predict(table).equals(small.predict(table))
+
+
 @pytest.mark.parametrize("model", [fitted, by_modality], ids=["shared", "modality"])
 @pytest.mark.parametrize("names", [["note"], ["curve", "note"], ["number"], ["colour", "curve"]])
 def test_columns_left_out_answer_as_if_they_were_missing(model: object, names: list[str], tmp_path: Path) -> None:

@@ -74,6 +74,21 @@ def test_the_stages_are_the_trunks_own_steps() -> None:
     assert recall.seen.all()
 
 
+def test_steps_of_each_source_and_scopes_in_turns_are_written_out() -> None:
+    steps: list[dict[str, Any]] = [
+        {"name": "own", "each": [{"on": "each", "scope": "source"}]},
+        {"insert": "bottleneck(1)"},
+        {"each": [{"scope": "cross(inserted <- each, if_any=true)"}]},
+        {"repeat": 4, "scope": ["cell", "source"]},
+        {"read": "mean"},
+    ]
+    found = stages(steps)
+    assert [(s.name, s.within) for s in found[:5]] == [("own", (f"only {name}",)) for name in NAMES.sources]
+    assert [s.title for s in found[6:11]] == [f"cross(inserted <- source({k}), if_any=true)" for k in range(5)]
+    assert [s.title for s in found[11:15]] == ["cell", "source"] * 2
+    assert [s.times for s in stretches(found)][-2:] == [2, 1]
+
+
 def test_relations_are_told_as_they_are() -> None:
     early = told([{"scope": "sample"}, {"read": "mean"}])
     assert [(len(g.tokens), g.whole) for g in early.groups] == [(34, True)]
@@ -175,6 +190,6 @@ def test_a_tables_first_row_is_drawn(tmp_path: Path) -> None:
     page = draw_recipe(load_recipe("late-fusion"), wild, FitOptions(targets={"kind": None}, columns={"<b>&": "text"}))
     assert "<b>&<" not in page
     long = pa.table({"story": [" ".join(f"{k}x{j}" for j in range(2000)) for k in range(rows)], "kind": ["ab"[k % 2] for k in range(rows)]})
-    recipe = load_recipe("late-fusion", ["tokens.text=subwords(max_tokens=8000)"])
+    recipe = load_recipe("late-fusion", ["tokens.text=subwords(max_tokens=8000, enough=1)"])
     with pytest.raises(UserError, match="tokens"):
         draw_recipe(recipe, long, FitOptions(targets={"kind": None}, columns={"story": "text"}))

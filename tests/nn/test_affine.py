@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unisono.core.errors import ShapeError
-from unisono.nn.affine import Affine, Standard, affine_of, centred, chained, scaled_before, scaled_behind, summed, write_affine
+from unisono.nn.affine import Affine, Standard, affine_of, centred, chained, parted, scaled_before, scaled_behind, summed, write_affine
 from unisono.nn.norm import LayerNorm, RMSNorm
 from unisono.nn.share import Linear
 
@@ -101,7 +101,8 @@ def test_a_norm_taken_apart_is_the_norm(kind: type[LayerNorm | RMSNorm]) -> None
     with torch.no_grad():
         for p in norm.parameters():
             p.copy_(vector(4, 5))
-    parts = norm.parted()
+    parts = parted(norm)
+    assert parts is not None
     again = Standard(width=4, eps=parts.eps, centre=parts.centre, scale=parts.scale, shift=parts.shift)
     torch.testing.assert_close(again(X), norm(X), rtol=0, atol=1e-12)
     assert norm.fixed() is None

@@ -270,10 +270,13 @@ def expected(rule: str, layer: Layer, x: Tensor, meta: Meta, scale: Any) -> Tens
     if rule == "sandwich":
         y = x + scale(0, normed(after_a[0], mix(normed(a, x))))
         return y + scale(1, normed(after_b[0], feed(normed(b, y))))
+    if rule == "replace":
+        y = scale(0, mix(normed(a, x)))
+        return scale(1, feed(normed(b, y)))
     return x + scale(0, mix(normed(a, x)) + feed(normed(a, x)))
 
 
-@pytest.mark.parametrize("rule", ["pre", "post", "sandwich", "parallel"])
+@pytest.mark.parametrize("rule", ["pre", "post", "sandwich", "parallel", "replace"])
 def test_residual_rules_are_their_equations(rule: str) -> None:
     meta = rich_meta(shuffle=13)
     x = values_of(meta)
@@ -283,7 +286,7 @@ def test_residual_rules_are_their_equations(rule: str) -> None:
         close(after(trunk, x, meta)[0], expected(rule, layer, x, meta, lambda _, change: change))
 
 
-@pytest.mark.parametrize("rule", ["pre", "post", "sandwich", "parallel"])
+@pytest.mark.parametrize("rule", ["pre", "post", "sandwich", "parallel", "replace"])
 def test_the_factor_falls_with_depth_and_layerscale_is_of_each_channel(rule: str) -> None:
     meta = rich_meta(shuffle=14)
     x = values_of(meta)
@@ -297,7 +300,7 @@ def test_the_factor_falls_with_depth_and_layerscale_is_of_each_channel(rule: str
 
 
 def test_every_rule_is_tested() -> None:
-    assert set(residuals.entries) <= {"pre", "post", "sandwich", "parallel"}, "a new rule needs its equation here"
+    assert set(residuals.entries) <= {"pre", "post", "sandwich", "parallel", "replace"}, "a new rule needs its equation here"
 
 
 def test_stochastic_depth_keeps_the_mean_and_leaves_out_whole_samples() -> None:

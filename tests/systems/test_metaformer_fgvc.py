@@ -63,7 +63,7 @@ def test_the_first_day_of_a_year_is_the_one_after_its_last() -> None:
 
 def test_a_table_without_pictures_is_refused() -> None:
     schema = Schema((column_of("number"),), ())
-    with pytest.raises(ConfigError, match="needs a column of the modality image, but the table has number"):
+    with pytest.raises(ConfigError, match="needs a column of the modality image, but the table has number; take another"):
         check_needs(load_recipe("metaformer-fgvc"), schema)
     check_needs(load_recipe("base"), schema)
     with pytest.raises(ConfigError, match="'imag' is no modality; did you mean 'image'"):

@@ -29,9 +29,8 @@ def network(layers: int, rule: str, act: str, *, width: int = WIDTH, gain: float
             if isinstance(step, Layer):
                 assert isinstance(step.ffn, MLP)
                 for linear in (step.ffn.up, step.ffn.down):
-                    linear.weight.copy_(
-                        gain * torch.randn(linear.weight.shape, generator=generator, dtype=torch.float64) / math.sqrt(width)
-                    )
+                    drawn = torch.randn(linear.weight.shape, generator=generator, dtype=torch.float64)
+                    linear.weight.copy_(gain * drawn / math.sqrt(width))
                     linear.bias.zero_()
     return trunk
 

@@ -45,6 +45,7 @@ def test_without_collisions_it_is_separate_tables_in_outputs_and_in_one_step(pro
             found.append(vector @ maps[name] if projected else vector)
         return torch.stack(found)
 
+    kept: tuple[torch.Tensor, ...] = ()
     for weights, answer in ((list(shared.parameters()), lambda: shared(packed)), ([*tables.values(), *maps.values()], separate)):
         optimiser = torch.optim.SGD(weights, lr=0.1)
         first = answer()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unisono.nn.ffn import FeedForward, NoFeedForward
 from unisono.nn.fork import Within
 from unisono.nn.layer import Layer
-from unisono.nn.mixer import NoMixer
+from unisono.nn.mixer import Mixer, NoMixer
 from unisono.nn.norm import Norm
 from unisono.nn.residual import Post, Residual
 from unisono.nn.share import Linear, Linears, PerSet
@@ -121,7 +121,7 @@ def branches(trunk: Trunk) -> list[Branch]:
 def _of_layer(name: str, layer: Layer) -> list[Branch]:
     first, second = layer.residuals
     assert isinstance(first, Residual) and isinstance(second, Residual)
-    mixer = None if isinstance(layer.mixer, NoMixer) else _ends([layer.mixer.linears()], None)
+    mixer = None if isinstance(layer.mixer, NoMixer) else _ends([_linears(layer.mixer)], None)
     ffn = None if isinstance(layer.ffn, NoFeedForward) else _ends(*_feed_forward(layer.ffn))
     if first.parallel:
         both = [ends for ends in (mixer, ffn) if ends is not None]
@@ -136,11 +136,23 @@ def _of_layer(name: str, layer: Layer) -> list[Branch]:
     return made
 
 
+def speaks_for(part: nn.Module, method: str) -> bool:
+    """Whether a method that tells of a part's ``forward`` is its own, and not inherited by a part that computes something else."""
+    kinds = type(part).__mro__
+    return min(k for k, kind in enumerate(kinds) if method in vars(kind)) <= min(
+        k for k, kind in enumerate(kinds) if "forward" in vars(kind)
+    )
+
+
+def _linears(part: Mixer | FeedForward) -> Linears | None:
+    return part.linears() if speaks_for(part, "linears") else None
+
+
 def _feed_forward(ffn: nn.Module) -> tuple[list[Linears | None], Any]:
     bundle = Bundle.of(ffn, FeedForward)
     if bundle is None:
         return [None], None
-    return [part.linears() for part in bundle.parts if isinstance(part, FeedForward)], bundle.key
+    return [_linears(part) for part in bundle.parts if isinstance(part, FeedForward)], bundle.key
 
 
 def _ends(copies: Sequence[Linears | None], key: Any) -> tuple[tuple[Bundle, ...] | None, tuple[Bundle, ...] | None]:

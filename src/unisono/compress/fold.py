@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from unisono.compress.branch import Branch, Change, Changes, branches, kind_of, norms_of, walk
+from unisono.compress.branch import Branch, Change, Changes, branches, kind_of, norms_of, speaks_for, walk
 from unisono.compress.copies import copy_for_modalities
 from unisono.compress.stream import centre_stream
 from unisono.core.errors import ConfigError, nearest
-from unisono.nn.affine import Affine, Standard, affine_of, scaled_before, scaled_behind, write_affine
+from unisono.nn.affine import Affine, Standard, affine_of, parted, scaled_before, scaled_behind, write_affine
 from unisono.nn.layer import Layer
 from unisono.nn.norm import NoNorm, Norm
 from unisono.nn.part import Part
@@ -66,7 +66,7 @@ def fold_branches(trunk: Trunk) -> list[Note]:
 
 
 def _folded(part: nn.Module, place: str, notes: list[Note]) -> Part | None:
-    new = part.folded() if isinstance(part, Part) else None
+    new = part.folded() if isinstance(part, Part) and speaks_for(part, "folded") else None
     if new is None:
         return None
     before, after = (sum(p.numel() for p in m.parameters()) for m in (part, new))
@@ -134,13 +134,13 @@ def fold_affine(trunk: Trunk) -> list[Note]:
     """Scale and shift of layer and RMS norms go into the maps that read them."""
 
     def change(norm: Norm) -> Change | None:
-        found = norm.parted()
+        found = parted(norm)
         return None if found is None else (found.scale, found.shift)
 
     def left(norms: Sequence[Norm]) -> list[Norm]:
         made: list[Norm] = []
         for norm in norms:
-            found = norm.parted()
+            found = parted(norm)
             assert found is not None
             made.append(Standard(width=len(found.scale), eps=found.eps, centre=found.centre).to(found.scale))
         return made

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unisono.compress.branch import Branch, branches, kind_of, norms_of, walk
-from unisono.nn.affine import Standard, affine_of, centred, write_affine
+from unisono.nn.affine import Standard, affine_of, centred, parted, write_affine
 from unisono.nn.fork import ForkByTask, Within
 from unisono.nn.insert import Bottleneck
 from unisono.nn.layer import Layer
@@ -139,6 +139,6 @@ def _turned(part: nn.Module) -> Part:
     if isinstance(part, Standard):
         new = Standard(width=part.shape[0], eps=part.eps, centre=False, scale=part.scale, shift=part.shift)
         return new.to(part.one)
-    found = part.parted()
+    found = parted(part)
     assert found is not None
     return Standard(width=len(found.scale), eps=found.eps, centre=False, scale=found.scale, shift=found.shift).to(found.scale)

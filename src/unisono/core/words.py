@@ -87,6 +87,8 @@ def _show(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_show(v) for v in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k}: {_show(v)}" for k, v in value.items()) + "}"
     if isinstance(value, Word):
         return str(value) if value.positional or value.named else _quoted(value.name)
     if isinstance(value, str | Chain):
@@ -95,6 +97,26 @@ def _show(value: Any) -> str:
     if isinstance(number, int | float) and math.isfinite(number):
         return repr(number)
     raise ConfigError(f"a word holds numbers, truth values, texts, lists and words, not {value!r}")
+
+
+def as_setting(value: Word | Chain) -> Any:
+    """A word as a recipe's file holds it: a text, or where it holds a mapping, which no text can, a mapping with a ``type``.
+
+    Raises:
+        ConfigError: neither can hold it.
+    """
+    text = str(value)
+    if isinstance(value, Chain) or not any(map(_holds_mapping, (*value.positional, *value.named.values()))):
+        return text
+    if value.positional:
+        raise ConfigError(f"{text}: a word that holds a mapping has to give all its settings by name")
+    return {"type": value.name, **{k: as_setting(v) if isinstance(v, Word | Chain) else v for k, v in value.named.items()}}
+
+
+def _holds_mapping(value: Any) -> bool:
+    if isinstance(value, Word):
+        return any(map(_holds_mapping, (*value.positional, *value.named.values())))
+    return isinstance(value, Mapping) or (isinstance(value, list | tuple) and any(map(_holds_mapping, value)))
 
 
 def _quoted(text: str) -> str:

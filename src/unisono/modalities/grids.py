@@ -24,13 +24,13 @@ class GridTokeniser(Tokeniser):
     """A tokeniser of pictures that are brought to one size and cut into a grid.
 
     Attributes:
-        size: the longest side in pixels.
+        size: the longest side in pixels; None where ``largest`` chooses it.
         grid: at most so many tokens along a side.
         augment: strength of the random changes in training; 0 for none.
         flips: mirror left and right in training.
     """
 
-    size: int
+    size: int | None
     grid: int
     augment: float
     flips: bool
@@ -45,7 +45,12 @@ class GridTokeniser(Tokeniser):
         for cells in chunks:
             for item in Items.of(column, cells).arrays:
                 found.add(self.array_of(item))
-        return found.statistics(self.size)
+        return found.statistics(self.largest(len(found.sizes)))
+
+    def largest(self, count: int) -> int:
+        """The longest side for a column of so many training pictures."""
+        assert self.size is not None
+        return self.size
 
     def array_of(self, item: Any) -> pixels.Pixels:
         """The values (..., H, W, C) of a decoded item."""

@@ -29,6 +29,9 @@ from unisono.nn.stem import ConvStem, LinearStem, ScalesStem, halvings
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 _SMALLEST_LIST = 8
+#: Fewer pictures than this are read at ``SMALL`` pixels a side, more at ``LARGE``.
+PLENTY = 2000
+SMALL, LARGE = 32, 64
 
 
 def picture_kind(head: bytes) -> str:
@@ -263,7 +266,8 @@ class Patches(GridTokeniser):
     is repeated, surplus channels are dropped, colours lie on white where something is transparent), and normalised for each channel.
 
     Args:
-        size: the longest side in pixels; smaller pictures keep their size.
+        size: the longest side in pixels; smaller pictures keep their size. None for 64, or 32 where fewer than 2,000 pictures are
+            trained on, where a quarter of the pixels leaves time for the steps that so few rows can use.
         grid: at most so many tokens along a side.
         stem: ``conv``, ``linear``, or ``scales`` for linear maps of patches of four sizes around each token (arXiv:2108.00154).
         base: channels of the first stage of the convolutional stem.
@@ -277,7 +281,7 @@ class Patches(GridTokeniser):
     def __init__(
         self,
         *,
-        size: Count = 64,
+        size: Count | None = None,
         grid: Count = 4,
         stem: Literal["conv", "linear", "scales"] = "conv",
         base: Count = 32,
@@ -287,6 +291,10 @@ class Patches(GridTokeniser):
     ) -> None:
         self.size, self.grid, self.stem, self.base, self.depth = size, grid, stem, base, depth
         self.augment, self.flips = augment, flips
+
+    def largest(self, count: int) -> int:
+        """``size``, or what suits the number of pictures."""
+        return self.size or (SMALL if count < PLENTY else LARGE)
 
     def pack(self, columns: Sequence[Column], cells: Mapping[str, Cells], draw: Draw | None) -> Packed:
         """One picture of the batch after the other, each a grid in reading order; inputs ``pixels`` (N, H, W, C) and the augmentation."""

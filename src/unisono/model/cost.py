@@ -31,7 +31,7 @@ class Cost:
     """What a recipe costs.
 
     Attributes:
-        parameters: part -> number of parameters (``tokenisers``, ``columns``, ``trunk``, ``heads``, ``wide``, ``total``).
+        parameters: part -> number of parameters (``tokenisers``, ``columns``, ``trunk``, ``heads``, ``wide``, ``alone``, ``total``).
         tokens: mean number of tokens a row.
         multiplications: multiply-adds a row of one forward pass.
         milliseconds: forward time a row, in batches of 64 in evaluation, on this machine.
@@ -68,6 +68,7 @@ def measure(network: Network, batch: Batch) -> Cost:
         "trunk": network.trunk,
         "heads": network.heads,
         "wide": network.wide,
+        "alone": network.alone,
     }
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     parameters["total"] = sum(p.numel() for p in network.parameters())

@@ -89,7 +89,7 @@ def _named(steps: Any) -> Iterator[str]:
             continue
         on = step.get("on", ())
         yield from map(str, [on] if isinstance(on, str) else on)
-        for sides in re.findall(r"cross\(([^()]*)\)", str(step.get("scope", ""))):
+        for sides in re.findall(r"cross\((.*?)\)", str(step.get("scope", ""))):
             yield from re.findall(r"\w+", sides)
         fork = step.get("fork")
         branches = fork.get("branches") or {} if isinstance(fork, Mapping) else {}
@@ -97,6 +97,7 @@ def _named(steps: Any) -> Iterator[str]:
         for name, inner in branches.items():
             yield str(name)
             yield from _named(inner)
+        yield from _named(step.get("each"))
 
 
 def sample_table(needed: list[str]) -> tuple[pa.Table, dict[str, str]]:

@@ -171,7 +171,9 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
     device = choose_device()
     bf16 = choose_precision(settings.precision, device) == "bf16"
-    learner = Supervised(network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16, objective.reads)
+    learner = Supervised(
+        network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16, objective.reads, objective.alone
+    )
     network.to(device)
     measured = Evaluator(network, schema, assembler, prepared.store, prepared.targets, device, bf16)
     held_out = {name: part for name, part in (("val", split.val), ("test", split.test)) if len(part)}

@@ -150,6 +150,7 @@ class Supervised:
         targets: target -> (encoded values, present) of every row.
         names: row -> a name that a person recognises.
         reads: weight of the mean loss over the reads before the last.
+        alone: weight of the loss of the row's sources, each by itself; its mean over them is added.
     """
 
     network: Network
@@ -161,6 +162,7 @@ class Supervised:
     device: torch.device
     bf16: bool = False
     reads: float = 0.0
+    alone: float = 0.0
 
     def __post_init__(self) -> None:
         self._kept: list[Batch] | None = None
@@ -184,6 +186,10 @@ class Supervised:
             if self.reads and output.earlier:
                 said = [self.network.tasks[target.name].loss(e[target.name], values, present, target.statistics) for e in output.earlier]
                 summed = summed + self.reads * torch.stack(said).mean(0).sum()
+            if (alone := output.alone) is not None:
+                task = self.network.tasks[target.name]
+                own = task.loss(alone.scores[target.name], values[alone.row], present[alone.row], target.statistics)
+                summed = summed + self.alone * (own * alone.weight).sum()
             total = total.to(losses.device) + summed / self._units[target.name] / len(self.schema.targets)
             parts[target.name] = (float(losses.detach().sum()), float(present.sum()))
         any_target = torch.stack([present for _, present in batch.targets.values()]).any(0)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unisono.core.errors import ShapeError
-from unisono.nn.norm import Norm
+from unisono.nn.norm import LayerNorm, Norm, RMSNorm
 
 
 class Affine(NamedTuple):
@@ -124,6 +124,31 @@ def _fits(size: int, *parts: Tensor | float | None) -> None:
     for part in parts:
         if isinstance(part, Tensor) and part.shape != (size,):
             raise ShapeError(f"a scale or shift of shape {tuple(part.shape)} does not fit {size} channels")
+
+
+class Parted(NamedTuple):
+    """A norm as ``scale * n(x) + shift`` with ``n(x) = c / sqrt(mean(c^2) + eps)``.
+
+    Attributes:
+        centre: whether ``c = x - mean(x)``, else ``c = x``.
+        eps: added to the mean square.
+        scale: (D,).
+        shift: (D,), or None for zeros.
+    """
+
+    centre: bool
+    eps: float
+    scale: Tensor
+    shift: Tensor | None
+
+
+def parted(norm: Norm) -> Parted | None:
+    """A layer or RMS norm's scale and shift apart from its standardisation; None for a norm of another form."""
+    if type(norm) is LayerNorm:
+        return Parted(True, norm.eps, norm.weight, norm.bias)
+    if type(norm) is RMSNorm:
+        return Parted(False, norm.eps, norm.weight, getattr(norm, "bias", None))
+    return None
 
 
 class Standard(Norm):

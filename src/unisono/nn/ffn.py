@@ -112,8 +112,8 @@ class MLP(FeedForward):
         return Linears((self.up,), self.down)
 
     def folded(self) -> OneMap | None:
-        """One map, where no nonlinearity stands between the two."""
-        if not isinstance(self.act, nn.Identity):
+        """One map, where neither a nonlinearity nor a norm stands between the two."""
+        if not isinstance(self.act, nn.Identity) or not isinstance(self.sub_norm, NoNorm):
             return None
         one = OneMap(width=self.up.in_features).to(self.up.weight)
         write_affine(one.map, chained(affine_of(self.down), affine_of(self.up)))

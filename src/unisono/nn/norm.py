@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +13,6 @@ from unisono.nn.part import Part
 # T tokens, D width
 
 
-class Parted(NamedTuple):
-    """A norm as ``scale * n(x) + shift`` with ``n(x) = c / sqrt(mean(c^2) + eps)``.
-
-    Attributes:
-        centre: whether ``c = x - mean(x)``, else ``c = x``.
-        eps: added to the mean square.
-        scale: (D,).
-        shift: (D,), or None for zeros.
-    """
-
-    centre: bool
-    eps: float
-    scale: Tensor
-    shift: Tensor | None
-
-
 class Norm(Part):
     """Rescales tokens: ``forward((T, D), plan) -> (T, D)``."""
 
@@ -37,10 +21,6 @@ class Norm(Part):
 
         (D,) each, or (M, D) each where a token of modality m gets ``s[m] x + t[m]``, inserted tokens counting as the last modality.
         """
-        return None
-
-    def parted(self) -> Parted | None:
-        """The norm's scale and shift apart from its standardisation; None where it has none or is of another form."""
         return None
 
 
@@ -66,10 +46,6 @@ class LayerNorm(Norm):
         """Normalise (T, D)."""
         return nn.functional.layer_norm(x_TD, self.weight.shape, self.weight, self.bias, self.eps)
 
-    def parted(self) -> Parted:
-        """Centred, with the weight and the bias."""
-        return Parted(True, self.eps, self.weight, self.bias)
-
 
 @norms.register("rms", source="arXiv:1910.07467")
 class RMSNorm(Norm):
@@ -91,10 +67,6 @@ class RMSNorm(Norm):
         """Normalise (T, D)."""
         y_TD = nn.functional.rms_norm(x_TD, self.weight.shape, self.weight, self.eps)
         return y_TD if self.bias is None else y_TD + self.bias.to(y_TD.dtype)
-
-    def parted(self) -> Parted:
-        """Not centred, with the weight, and a bias where there is one."""
-        return Parted(False, self.eps, self.weight, self.bias)
 
 
 @norms.register("crms", source="arXiv:2305.14858")

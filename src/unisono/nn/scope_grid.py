@@ -5,6 +5,7 @@ Letters: T tokens, A grid axes of a token, P places of a window.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -103,6 +104,22 @@ class DilatedScope(Partition):
         return _cut(meta, np.where(place < 0, -1, place % self.stride))
 
 
+def axis_of(meta: Meta, name: str, modalities: Sequence[str]) -> tuple[Places, NDArray[np.bool_]]:
+    """(T,) which of a token's axes bears a name, and (T,) the tokens that have no such axis."""
+    place, modality = meta.place.numpy(), meta.modality.numpy()
+    axis = np.full(len(meta), -1, np.int64)
+    for k, word in enumerate(modalities):
+        names = AXES.get(word, ())
+        axis[modality == k] = names.index(name) if name in names else -1
+    if not modalities:
+        axes = (place >= 0).sum(1)
+        for number, names in _BY_NUMBER.items():
+            if name in names:
+                axis[axes == number] = names.index(name)
+    absent = (axis < 0) | (np.take_along_axis(place, np.maximum(axis, 0)[:, None], 1)[:, 0] < 0)
+    return axis, absent
+
+
 @scopes.register("axis", source="arXiv:2102.05095")
 class AxisScope(Partition):
     """Tokens that differ in one axis alone mix: ``axis(time)`` joins the same place of every frame.
@@ -117,21 +134,31 @@ class AxisScope(Partition):
 
     def labels(self, meta: Meta) -> Labels:
         """Every place but the one on the axis; tokens without the axis stay in their own cell."""
-        place, modality = meta.place.numpy(), meta.modality.numpy()
-        axis = np.full(len(meta), -1, np.int64)
-        for k, word in enumerate(self.modalities):
-            names = AXES.get(word, ())
-            axis[modality == k] = names.index(self.name) if self.name in names else -1
-        if not self.modalities:
-            axes = (place >= 0).sum(1)
-            for number, names in _BY_NUMBER.items():
-                if self.name in names:
-                    axis[axes == number] = names.index(self.name)
-        absent = (axis < 0) | (np.take_along_axis(place, np.maximum(axis, 0)[:, None], 1)[:, 0] < 0)
+        place = meta.place.numpy()
+        axis, absent = axis_of(meta, self.name, self.modalities)
         others = place.copy()
         np.put_along_axis(others, np.maximum(axis, 0)[:, None], 0, 1)
         others[absent] = -1
         return [or_own_cell(grid_map(meta), absent, meta), *others.T]
+
+
+@scopes.register("slice", source="arXiv:2102.05095")
+class SliceScope(Partition):
+    """Tokens of one place on an axis mix: ``slice(time)`` is every frame by itself, what ``axis(time)`` leaves out.
+
+    Args:
+        name: the axis.
+        frame: names the modalities, which say what their axes are.
+    """
+
+    def __init__(self, *, frame: Frame, name: Literal["time", "row", "column", "band"]) -> None:
+        self.name, self.modalities = name, frame.names.modalities
+
+    def labels(self, meta: Meta) -> Labels:
+        """Grid and place on the axis; tokens without the axis stay in their own cell."""
+        axis, absent = axis_of(meta, self.name, self.modalities)
+        place = np.take_along_axis(meta.place.numpy(), np.maximum(axis, 0)[:, None], 1)[:, 0]
+        return [or_own_cell(grid_map(meta), absent, meta), np.where(absent, -1, place)]
 
 
 @scopes.register("context", source="arXiv:2404.16573")

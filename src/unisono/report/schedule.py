@@ -5,6 +5,7 @@ Letters: T tokens, Q tokens that may ask, K tokens that may be seen.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -13,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unisono.core.names import Selection
 from unisono.core.tokens import Meta
 from unisono.core.words import Word, as_word
 from unisono.nn.fork import Within
-from unisono.nn.grammar import KINDS, layer_settings
+from unisono.nn.grammar import KINDS, each_source, layer_settings
 from unisono.nn.layer import LayerPlan
 from unisono.nn.step import Step, Visit
 from unisono.nn.trunk import Trunk
@@ -103,7 +105,27 @@ def schedule(trunk: Trunk, steps: Sequence[Mapping[str, Any]], defaults: Mapping
     trunk.plan(meta, watch=visits)
     found = {id(visit.step): visit for visit in visits}
     modules = [step for step in trunk.steps if isinstance(step, Step)]
-    return list(_stages(steps, modules, found, defaults, ()))
+    return list(_stages(_spread(steps, trunk.frame.names.sources), modules, found, defaults, ()))
+
+
+def _spread(steps: Sequence[Mapping[str, Any]], sources: Sequence[str]) -> list[Mapping[str, Any]]:
+    """The steps with those that are done for each source written out, under the name of the step that they stand in."""
+    found: list[Mapping[str, Any]] = []
+    for step in steps:
+        if "each" in step:
+            given = {"name": step["name"]} if "name" in step else {}
+            found += [{**given, **inner} for inner in each_source(step["each"], len(sources))]
+        elif isinstance(step.get("fork"), Mapping):
+            branches = {name: _spread(inner, sources) for name, inner in (step["fork"].get("branches") or {}).items()}
+            found.append({**step, "fork": {**step["fork"], "branches": branches}})
+        else:
+            found.append(step)
+    return found
+
+
+def _called(selection: Selection) -> str:
+    """A selection in words, sources by their names."""
+    return re.sub(r"source\((\d+)\)", lambda m: selection.names.sources[int(m.group(1))], str(selection))
 
 
 def _stages(
@@ -121,12 +143,12 @@ def _stages(
         if "on" in step:
             assert isinstance(mine[0], Within)
             inner = {k: v for k, v in step.items() if k != "on"}
-            yield from _stages([inner], _inside(mine[0]), found, defaults, (*within, f"only {mine[0].selection}"))
+            yield from _stages([inner], _inside(mine[0]), found, defaults, (*within, f"only {_called(mine[0].selection)}"))
         elif "fork" in step:
             yield from _fork(step, mine, found, defaults, within)
         else:
-            for module in mine:
-                yield _stage(step, found[id(module)], defaults, within)
+            for number, module in enumerate(mine):
+                yield _stage(step, found[id(module)], defaults, within, number)
 
 
 def _inside(step: Within) -> list[Step]:
@@ -159,7 +181,8 @@ def _fork(
         yield from _stages(inner, _inside(module), found, defaults, (*within, f"branch {name}"))
 
 
-def _stage(step: Mapping[str, Any], visit: Visit, defaults: Mapping[str, Any], within: tuple[str, ...]) -> Stage:
+def _stage(step: Mapping[str, Any], visit: Visit, defaults: Mapping[str, Any], within: tuple[str, ...], number: int) -> Stage:
+    """A step's module, the ``number``-th of its repeats."""
     name = str(step.get("name", ""))
     for kind in KINDS:
         if kind in step:
@@ -167,7 +190,9 @@ def _stage(step: Mapping[str, Any], visit: Visit, defaults: Mapping[str, Any], w
     settings = layer_settings(step, defaults)
     words = tuple((role, _sentence(settings[role])) for role in SHOWN)
     mixing = _mixing(visit, step.get("keys"))
-    return Stage("layer", name, _sentence(settings["scope"]), words, within, visit.before, visit.after, mixing)
+    scope = settings["scope"]
+    scope = scope[number % len(scope)] if isinstance(scope, list) else scope
+    return Stage("layer", name, _sentence(scope), words, within, visit.before, visit.after, mixing)
 
 
 def _sentence(spec: Any) -> str:
