@@ -4,25 +4,25 @@ Claim: training takes fewer steps, in recurrent networks above all, with nothing
 (``tests/systems/test_layernorm.py``): a token's answer is independent of the batch, and the same in training and evaluation; scale of the
 weights and a common shift are not seen; mean 0 and variance 1 before the gain; torch agrees to 1e-6.
 
-A vanilla recurrent network of 48 units reads noisy waves of length 100 and names which of six frequencies they have. Counted are the steps
-until the loss, smoothed over 512 series, is below 1.2; at most ``LIMIT``. Each arm has the best of three learning rates, of one where an
-update is of one series.
+A vanilla recurrent network of 48 units reads digits of 10 x 10 values one value at a time. Counted are the updates until the loss, smoothed
+over 512 series, is below ``LOSS``; at most ``LIMIT``. With 32 series an update each arm has the best of three learning rates, with one the
+same one. Losses and rates were chosen on seed 0, which is not recorded.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks import Goal, Measured, Values, row
+from benchmarks.systems.norming import digits
 from unisono.nn.norm import norms
 from unisono.nn.part import Frame
 
-LENGTH, UNITS, CLASSES, LOSS = 100, 48, 6, 1.2
-#: Batch size -> updates at most, and the learning rates.
-LIMIT = {32: 250, 1: 1000}
+UNITS, CLASSES = 48, 10
+#: Batch size -> the loss to reach, updates at most, and the learning rates.
+LOSS = {32: 1.2, 1: 1.8}
+LIMIT = {32: 600, 1: 4000}
 RATES = {32: (1e-3, 3e-3, 1e-2), 1: (1e-3,)}
 
 
@@ -36,7 +36,7 @@ class Recurrent(nn.Module):
         nn.init.orthogonal_(self.over.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, LENGTH) to (B, CLASSES)."""
+        """(B, T) to (B, CLASSES)."""
         h = x.new_zeros(len(x), UNITS)
         for into in self.into(x.unsqueeze(2)).unbind(1):
             h = torch.tanh(self.norm(into + self.over(h), None))
@@ -44,30 +44,27 @@ class Recurrent(nn.Module):
         return result
 
 
-def waves(count: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Noisy waves (B, LENGTH) of a random phase, and the number of their frequency (B,)."""
-    which = torch.randint(CLASSES, (count,), generator=draw)
-    phase = 2 * math.pi * torch.rand(count, 1, generator=draw)
-    angle = 2 * math.pi * (0.03 + 0.03 * which.unsqueeze(1)) * torch.arange(LENGTH)
-    return torch.sin(angle + phase) + 0.3 * torch.randn(count, LENGTH, generator=draw), which
+def series(seed: int) -> tuple[Tensor, Tensor]:
+    """The training digits as series (N, 100), and what they show (N,)."""
+    data = digits(seed)
+    return nn.functional.interpolate(data.x[data.train].unsqueeze(1), (10, 10), mode="bilinear").flatten(1), data.y[data.train]
 
 
 def steps_to(word: str, batch: int, lr: float, seed: int) -> int:
     """Updates until the smoothed loss is low enough."""
     torch.manual_seed(seed)
-    model, draw = Recurrent(word), torch.Generator().manual_seed(seed)
+    (x, y), model, draw = series(seed), Recurrent(word), torch.Generator().manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr)
-    smooth, weight = 0.0, 0.0
+    smooth, weight, keep = 0.0, 0.0, 1 - batch / 512
     for step in range(1, LIMIT[batch] + 1):
-        x, y = waves(batch, draw)
-        loss = nn.functional.cross_entropy(model(x), y)
+        rows = torch.randint(len(x), (batch,), generator=draw)
+        loss = nn.functional.cross_entropy(model(x[rows]), y[rows])
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        keep = 1 - min(1.0, batch / 512)
         smooth, weight = keep * smooth + (1 - keep) * float(loss.detach()), keep * weight + 1 - keep
-        if step * batch >= 512 and smooth / weight < LOSS:
+        if step * batch >= 512 and smooth / weight < LOSS[batch]:
             return step
     return LIMIT[batch]
 
@@ -85,7 +82,7 @@ def saved(found: Values) -> dict[str, tuple[float | None, str]]:
     "systems/layernorm",
     goals=[Goal("saved_at_32", must=0.2), Goal("saved_at_1", must=0.2)],
     arms=("ours", "baseline"),
-    seeds=(0, 1, 2),
+    seeds=(1, 2, 3),
     over={"batch": tuple(LIMIT)},
     derive=saved,
 )

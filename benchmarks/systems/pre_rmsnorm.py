@@ -1,4 +1,4 @@
-"""Pre-RMSNorm and Pre-CRMSNorm (arXiv:2305.14858; recipes ``pre-rmsnorm`` and ``pre-crmsnorm``, conversion in ``unisono.nn.convert``).
+"""Pre-RMSNorm and Pre-CRMSNorm (arXiv:2305.14858; recipes ``pre-rmsnorm`` and ``pre-crmsnorm``, conversions in ``unisono.compress``).
 
 Claim: a pre-norm transformer with layer norms is one with RMS norms, or one that carries a value less of each token. Exact
 (``tests/systems/test_pre_rmsnorm.py``): converted trunks agree to 1e-11 in float64 in training and evaluation, in both forms; training goes
@@ -10,13 +10,15 @@ A digit transformer is trained with layer norms and converted; times are of a fo
 
 from __future__ import annotations
 
+import copy
 import time
 
 import torch
 
 from benchmarks import Goal, Measured, row
 from benchmarks.systems.norming import Classifier, accuracy, batch_meta, cell_meta, digits, fit, grid, patches
-from unisono.nn.convert import to_rms
+from unisono.compress.fold import fold
+from unisono.compress.rms import compressed
 from unisono.nn.trunk import Trunk
 
 
@@ -38,7 +40,9 @@ def pre_rmsnorm(*, arm: str, seed: int) -> Measured:
     model = Classifier("layer", 4, cell_meta(0, grid(4, 4)), 10, {})
     fit(model, patches(data.x)[data.train], data.y[data.train], steps=200, batch=64, lr=3e-3, seed=seed)
     x, y = patches(data.x[data.test]), data.y[data.test]
-    trunks = {"layer": model.trunk, "rms": to_rms(model.trunk), "compressed": to_rms(model.trunk, "compressed")}
+    trunks = {"layer": model.trunk, "rms": copy.deepcopy(model.trunk), "compressed": compressed(model.trunk)}
+    for word in ("affine", "rms"):
+        fold(trunks["rms"], word)
     found: dict[str, tuple[float, str]] = {}
     scores, accuracies = {}, []
     for name, trunk in trunks.items():

@@ -18,7 +18,7 @@ import torch
 from benchmarks import Goal, Measured, row
 from benchmarks.systems.common import differences
 from benchmarks.systems.norming import Classifier, accuracy, cell_meta, digits, grid, patches, with_rate
-from unisono.nn.convert import fold_norms
+from unisono.compress.fold import fold
 
 ARMS = {"ours": "unified", "baseline": "layer", "batch": "batch"}
 
@@ -53,7 +53,9 @@ def unified_norm(*, arm: str, seed: int) -> Measured:
         assert isinstance(made, Classifier)
         with torch.no_grad():
             plain, seconds = _timed(made, test)
-            made.trunk, made.made = fold_norms(made.trunk), {}
+            for word in ("fixed", "copies"):
+                fold(made.trunk, word)
+            made.made = {}
             folded, fewer = _timed(made, test)
         found["folded_difference"] = (float((plain - folded).abs().max()), "")
         found["milliseconds"], found["folded_milliseconds"] = (1000 * seconds, "ms"), (1000 * fewer, "ms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -10,8 +11,7 @@ import torch
 from tests.contracts.parts import WIDTH, build, shake
 from tests.systems.norming import gradient, norm_of, normed, values_of
 from tests.tokens import rich_meta
-from unisono.core.errors import ConfigError
-from unisono.nn.convert import fold_norms
+from unisono.compress.fold import fold
 from unisono.nn.norm import NoNorm
 from unisono.nn.norm_unified import geometric_mean, outlier
 
@@ -21,7 +21,7 @@ STEPS: list[dict[str, Any]] = [{"repeat": 2}, {"read": "mean"}]
 @pytest.mark.parametrize("norm", ["unified(warmup=0)", "batch"])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"sharing": "modality"}, {"residual": "parallel"}, {"sharing": {"ffn": "modality"}}, {"sharing": "depth"}, {"ffn": "gated(2)"}],
+    [{}, {"sharing": "modality"}, {"residual": "parallel"}, {"sharing": {"ffn": "modality"}}, {"ffn": "gated(2)"}],
     ids=str,
 )
 def test_evaluation_folded_into_the_next_map_is_the_same(norm: str, changes: dict[str, Any]) -> None:
@@ -32,7 +32,9 @@ def test_evaluation_folded_into_the_next_map_is_the_same(norm: str, changes: dic
     meta = rich_meta(shuffle=2)
     for seed in range(6):
         trunk(values_of(meta, WIDTH, seed), trunk.plan(meta)).sum().backward()
-    folded = fold_norms(trunk)
+    folded = copy.deepcopy(trunk)
+    notes = [*fold(folded, "fixed"), *fold(folded, "copies")]
+    assert any(n.done for n in notes)
     layers: list[Any] = [s for s in folded.steps if hasattr(s, "ffn_norms")]
     assert all(isinstance(n, NoNorm) for layer in layers for n in (*layer.norms, *layer.ffn_norms))
     x = values_of(meta, WIDTH, 9)
@@ -42,13 +44,9 @@ def test_evaluation_folded_into_the_next_map_is_the_same(norm: str, changes: dic
     torch.testing.assert_close(inside, plain, rtol=0, atol=1e-11)
 
 
-def test_what_cannot_be_folded_is_refused_and_what_needs_no_folding_stays() -> None:
-    with pytest.raises(ConfigError, match="statistics by modality"):
-        fold_norms(build(STEPS, {"mixer": "attention(heads=2)", "norm": "unified", "sharing": "level"}))
-    with pytest.raises(ConfigError, match="Post"):
-        fold_norms(build(STEPS, {"mixer": "attention(heads=2)", "norm": "unified", "residual": "post"}))
-    plain = build(STEPS, {"mixer": "attention(heads=2)", "norm": "evonorm_b0"})
-    assert [type(m) for m in fold_norms(plain).modules()] == [type(m) for m in plain.modules()]
+@pytest.mark.parametrize("norm", ["evonorm_b0", "evonorm_s0", "loan(photo)", "power", "layer"])
+def test_what_is_no_fixed_scale_says_so(norm: str) -> None:
+    assert norm_of(norm, 4).fixed() is None
 
 
 def test_constant_batches_have_their_moment_as_geometric_mean() -> None:

@@ -123,10 +123,7 @@ def fold_copies(trunk: Trunk) -> list[Note]:
 
 
 def _fixed(norm: Norm) -> Change | None:
-    try:
-        return norm.fixed()
-    except ConfigError:
-        return None
+    return norm.fixed()
 
 
 def _nothing(norms: Sequence[Norm]) -> list[Norm]:

@@ -47,18 +47,10 @@ def centre_stream(trunk: Trunk) -> tuple[str | None, int]:
     Returns:
         Why it cannot be done (empty: there is no layer norm), or None and how many norms were turned.
     """
-    steps = list(walk(trunk))
-    if not any(isinstance(m, LayerNorm) or (isinstance(m, Standard) and m.centre) for m in trunk.modules()):
-        return "", 0
-    for name, step in steps:
-        reason = _hinders(step)
-        if reason is not None:
-            return f"{name}: {reason}", 0
-    everything = branches(trunk)
-    for b in everything:
-        reason = _branch_hinders(b)
-        if reason is not None:
-            return f"{b.place}: {reason}", 0
+    steps, everything = list(walk(trunk)), branches(trunk)
+    reason = hindrance(trunk)
+    if reason is not None:
+        return reason, 0
     writers = {id(m): m for b in everything for bundle in b.writes or () for m in bundle.parts}
     for linear in writers.values():
         assert isinstance(linear, Linear)
@@ -69,6 +61,21 @@ def centre_stream(trunk: Trunk) -> tuple[str | None, int]:
     trunk.steps.insert(0, Centre())
     trunk.names = ("centre", *trunk.names)
     return None, count
+
+
+def hindrance(trunk: Trunk) -> str | None:
+    """Why layer norms are no RMS norms, with the place; empty where there is none, None where nothing hinders."""
+    if not any(isinstance(m, LayerNorm) or (isinstance(m, Standard) and m.centre) for m in trunk.modules()):
+        return ""
+    for name, step in walk(trunk):
+        reason = _hinders(step)
+        if reason is not None:
+            return f"{name}: {reason}"
+    for b in branches(trunk):
+        reason = _branch_hinders(b)
+        if reason is not None:
+            return f"{b.place}: {reason}"
+    return None
 
 
 def _hinders(step: Step) -> str | None:

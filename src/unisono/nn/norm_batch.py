@@ -67,7 +67,7 @@ class BatchNorm(ByModality):
         self.mean.copy_(torch.where(seen, torch.lerp(self.mean, mean_MD.to(self.mean.dtype), rate), self.mean))
         self.var.copy_(torch.where(seen, torch.lerp(self.var, unbiased.to(self.var.dtype), rate), self.var))
 
-    def fixed(self) -> tuple[Tensor, Tensor]:
+    def fixed(self) -> tuple[Tensor, Tensor] | None:
         """Scale and shift in evaluation: ``y = x s[m] + t[m]`` for a token of modality m; (M, D) each."""
         scale = self.weight * torch.rsqrt(self.var + self.eps)
         return scale, self.bias - self.mean * scale

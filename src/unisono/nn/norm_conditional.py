@@ -183,10 +183,6 @@ class LocationAwareNorm(BatchNorm):
         y_TD = modulated(z_TD, change_Q2D[plan.place])
         return y_TD.index_copy(0, plan.static, static.to(y_TD.dtype)).to(x_TD.dtype)
 
-    def fixed(self) -> tuple[Tensor, Tensor]:
-        """None: scale and shift differ from place to place.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("loan: scale and shift differ from place to place and cannot be folded into the next map")
+    def fixed(self) -> None:
+        """None: scale and shift differ from place to place."""
+        return None

@@ -133,10 +133,6 @@ class EvoNormB0(BatchNorm):
         cell = (cell_variance(x, plan, x.shape[1]) + self.eps).sqrt()[plan.cell]
         return self.affine(x / torch.maximum(batch, self.v * x + cell), x_TD)
 
-    def fixed(self) -> tuple[Tensor, Tensor]:
-        """None: the norm bends, which no linear map does.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("evonorm_b0 is no linear map in evaluation and cannot be folded into the next")
+    def fixed(self) -> None:
+        """None: the norm bends."""
+        return None
