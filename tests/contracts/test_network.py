@@ -174,7 +174,8 @@ def explained(model: Model, name: str) -> bool:
     if found is None or not says or any("insert" in step for step in model.recipe["trunk"]):
         return False
     sets: Any = model.network.get_submodule(found[1])
-    return int(found[2]) == len(sets.parts) - 1
+    by_name = getattr(sets, "names", None)
+    return int(found[2]) == len(sets.parts) - 1 if by_name is None else by_name[int(found[2])] == "inserted"
 
 
 def test_a_batch_depends_on_seed_epoch_and_row_alone(model: Model) -> None:
