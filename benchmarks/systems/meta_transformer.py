@@ -33,7 +33,9 @@ def train(seed: int, source: str, target: str, more: Sequence[str] = ()) -> Any:
     """A fit of the recipe on one source."""
     table = shapes(ROWS, seed=seed, columns=["split", source, target], size=24)
     settings = [*SETTINGS, *more]
-    return unisono.fit(table, f"{target}=category", recipe="meta-transformer", split="split", settings=settings, seed=seed, progress=False)
+    columns = {source: source} if source == "points" else None
+    options: dict[str, Any] = {"recipe": "meta-transformer", "split": "split", "seed": seed, "progress": False}
+    return unisono.fit(table, f"{target}=category", columns=columns, settings=settings, **options)
 
 
 @row(

@@ -16,7 +16,7 @@ import unisono
 from benchmarks import Goal, Measured, Values, row
 from benchmarks.systems.common import accuracy, alone, differences, shares
 
-SETTINGS = ["width=32", "train.steps=250", "train.batch=64", "train.lr=0.002", "tokens.angle=cyclic(360)"]
+SETTINGS = ["width=32", "train.steps=800", "train.batch=64", "train.lr=0.001", "tokens.angle=cyclic(360)"]
 
 
 def table(seed: int, arm: str) -> pa.Table:
