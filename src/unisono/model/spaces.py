@@ -6,7 +6,7 @@ Letters: N rows, E width of a vector.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -95,13 +95,16 @@ class Laid:
     rows: NDArray[np.int64]
 
 
-def evaluate_space(model: Aligned, source: TableSource, questions: SpaceQuestions) -> dict[str, Any]:
+def evaluate_space(
+    model: Aligned, source: TableSource, questions: SpaceQuestions, *, then: Callable[[dict[str, Any], Laid], None] | None = None
+) -> dict[str, Any]:
     """The object that ``evaluate --retrieval --json`` prints.
 
     Args:
         model: with a shared space.
         source: the table.
         questions: what is to be measured.
+        then: called with the result while the table can still be read.
 
     Returns:
         ``{"retrieval": [{"from", "to", "r@1", ..., "n", "ci95"}], "space": {...}}``, and with classes
@@ -113,7 +116,10 @@ def evaluate_space(model: Aligned, source: TableSource, questions: SpaceQuestion
     check_aligned(model)
     with tempfile.TemporaryDirectory(prefix="unisono-") as folder:
         laid = lay_out(model, source, TableCache.write(source, Path(folder)), questions)
-        return measured(model, laid, questions)
+        found = measured(model, laid, questions)
+        if then is not None:
+            then(found, laid)
+        return found
 
 
 def check_aligned(model: Any) -> None:
