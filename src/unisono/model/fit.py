@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from unisono.core.errors import ConfigError, UserError
-from unisono.core.memory import release_memory
+from unisono.core.memory import kept_heap, release_memory
 from unisono.core.schema import Schema
 from unisono.model.aligning import Aligner, check_apart, check_rows, lay_out, present_of, retrieval
 from unisono.model.contents import read_contents
@@ -131,7 +131,8 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
             prepared = prepare(cache, recipe, options, source.hints)
             prepared.notes[:0] = source.notes
             release_memory()
-            return _fit_prepared(prepared, recipe, settings, options, folder, started)
+            with kept_heap():
+                return _fit_prepared(prepared, recipe, settings, options, folder, started)
         finally:
             _tidy(cache, folder)
 
