@@ -94,7 +94,9 @@ class Network(nn.Module):
         self.wide = nn.ModuleList(part for _, part in wide if part is not None)
         self.alignments: Alignments | None = None
         if objective.align:
-            self.alignments = Alignments(objective.align, width=width, sources=schema.sources, where=f"recipe {recipe.name}: objective")
+            where = f"recipe {recipe.name}: objective"
+            kinds = {c.source: c.modality for c in schema.columns if c.source == c.name}
+            self.alignments = Alignments(objective.align, width=width, sources=schema.sources, where=where, kinds=kinds)
         self.folds: tuple[str, ...] = ()
 
     @property

@@ -236,16 +236,19 @@ class Alignments(nn.Module):
         width: of the trunk.
         sources: their names, in the order of ``Meta.source``.
         where: the place to name in an error.
+        kinds: source -> its modality.
     """
 
-    def __init__(self, specs: Sequence[Any], *, width: int, sources: Sequence[str], where: str) -> None:
+    def __init__(
+        self, specs: Sequence[Any], *, width: int, sources: Sequence[str], where: str, kinds: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
         made: dict[str, Space] = {}
         self.of: list[int] = []
         self.terms = nn.ModuleList()
         for spec in specs:
             word = as_word(spec, where)
-            term = objectives.build(word, where=where, width=width, sources=tuple(sources))
+            term = objectives.build(word, where=where, width=width, sources=tuple(sources), kinds=dict(kinds or {}))
             if not isinstance(term, Align):
                 raise ConfigError(f"{where}: {word.name} is no term of an alignment; it is trained by other means")
             key = str(word.named.get("what", "global"))

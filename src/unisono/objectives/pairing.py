@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from unisono.core.errors import ConfigError, nearest
@@ -39,7 +39,7 @@ class Who(ABC):
         """What is asked of a model of these M sources."""
 
 
-whos: Registry[Who] = Registry("who", Who, package="unisono.objectives")
+whos: Registry[Who] = Registry("who", Who, package="unisono.objectives", runtime=("kinds",))
 
 
 @whos.register("pairs", source="arXiv:2207.11482")
@@ -58,13 +58,15 @@ class Anchor(Who):
     """One source with each of the others, ``M - 1`` pairs; the others meet only through it.
 
     Args:
-        source: the anchor.
+        kinds: source -> its modality.
+        source: the anchor, or a modality of which there is one source.
     """
 
     word = "anchor"
 
-    def __init__(self, *, source: str) -> None:
-        self.source = source
+    def __init__(self, *, source: str, kinds: Mapping[str, str] | None = None) -> None:
+        of_kind = [name for name, kind in (kinds or {}).items() if kind == source]
+        self.source = of_kind[0] if source not in (kinds or {}) and len(of_kind) == 1 else source
 
     def asks(self, sources: Sequence[str]) -> list[Ask]:
         """The anchor's pairs.
