@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import UserError
 from unisono.core.files import write_text
-from unisono.core.memory import release_memory
+from unisono.core.memory import kept_heap, release_memory
 from unisono.core.schema import Schema
 from unisono.model.encoders import store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
@@ -128,7 +128,8 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
             prepared = prepare(cache, recipe, options, source.hints)
             prepared.notes[:0] = source.notes
             release_memory()
-            return _fit_prepared(prepared, recipe, settings, options, folder, started)
+            with kept_heap():
+                return _fit_prepared(prepared, recipe, settings, options, folder, started)
         finally:
             _tidy(cache, folder)
 

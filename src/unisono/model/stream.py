@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unisono.core.errors import CellError, SchemaError, TableError
+from unisono.core.memory import kept_heap
 from unisono.core.schema import ROW, Schema
 from unisono.model.evaluate import Evaluator
 from unisono.model.prepare import open_store, scan_cells, warn_of_cells
@@ -132,6 +133,10 @@ class Predictor:
 
     def _chunks(self, source: TableSource) -> Iterator[tuple[int, pa.RecordBatch, Store]]:
         """Chunk by chunk: the first row's number, the rows, and their decoded cells."""
+        with kept_heap():
+            yield from self._decoded(source)
+
+    def _decoded(self, source: TableSource) -> Iterator[tuple[int, pa.RecordBatch, Store]]:
         begin = 0
         for batch in source.batches():
             store = open_store(_Slice(pa.Table.from_batches([batch])), self.schema, self.recipe, source.root)
