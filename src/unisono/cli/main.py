@@ -24,6 +24,7 @@ VERBS = {
     "evaluate": "measure a model, also with sources missing",
     "predict": "predict every row of a table",
     "embed": "turn every row of a table into a vector",
+    "serve": "answer over HTTP, with a page to search and look at",
     "compress": "make a model cheaper, and say what changed",
     "recipes": "list the published systems that can be chosen by name, or show or draw one",
     "check": "hold the components of another package against the contracts",
