@@ -14,8 +14,8 @@ from typing import Any
 from unisono.core.errors import Unreadable
 from unisono.core.media import media_bytes
 from unisono.core.schema import Column
-from unisono.model.showing import Showcase
 from unisono.modalities import pixels
+from unisono.model.showing import Showcase
 from unisono.serve.replies import Refused, Reply
 
 #: Thumbnails have one of these longest sides, in pixels.
