@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from unisono.core.errors import UserError
+from unisono.core.errors import Unreadable, UserError
 from unisono.core.schema import Column, Schema
 from unisono.serve.service import Limits, Service
 from unisono.table.filter import parse_filter
@@ -88,59 +88,73 @@ class Embedder:
         yield pa.RecordBatch.from_pydict({n: pa.array(v, kind) for n, v in found.items()})
 
 
+class Hits(list[Any]):
+    """What was found."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"query": {}, "hits": [{"rank": k + 1, "key": h.key, "score": h.score, "fields": {}} for k, h in enumerate(self)]}
+
+
 class Index:
-    """Exact search over the planted space."""
+    """Exact search over the planted space; one item is deleted."""
 
-    key = "name"
+    key, sources = "name", ("photo", "caption")
 
-    def __init__(self, table: pa.Table, embedder: Any = None) -> None:
-        self.table, self.embedder = table, embedder or Embedder()
-        self.size, self.fields, self.sources = table.num_rows, table.schema, ("photo", "caption")
+    def __init__(self, table: pa.Table, embedder: Any = None, dead: int | None = None) -> None:
+        self.whole, self.embedder = table, embedder or Embedder()
+        self.rows, self.fields, self.keys = table.num_rows, table.schema, table.column("name")
+        self.live = np.arange(self.rows) != (-1 if dead is None else dead)
         self._sides = pa.Table.from_batches(list(self.embedder.embeddings(table)))
 
-    def take(self, rows: Any) -> pa.Table:
-        """Items by number."""
-        return self.table.take(pa.array(rows))
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Fields."""
+        return self.whole if columns is None else self.whole.select(list(columns))
 
-    def vectors(self, side: str) -> tuple[Any, Any]:
+    def media(self, row: int, column: str) -> bytes:
+        """A file."""
+        value = self.whole.column(column)[row].as_py()
+        if value is None:
+            raise Unreadable("there is nothing")
+        return bytes(value)
+
+    def vectors(self, side: str = "row") -> tuple[Any, Any]:
         """Vectors and presence."""
         values = self._sides.column("embedding" if side == "row" else f"embedding.{side}").to_pylist()
-        present = np.array([v is not None for v in values])
+        present = np.array([v is not None for v in values]) & self.live
         return np.array([v or [0.0] * 3 for v in values], np.float32), present
 
     def _vector(self, name: str, value: Any) -> Any:
         if name == "row":
-            keys = self.table.column("name").to_pylist()
+            keys = self.keys.to_pylist()
             if value not in keys:
                 raise UserError(f"there is no item {value!r}")
-            return self.vectors("row")[0][keys.index(value)]
+            return self.vectors()[0][keys.index(value)]
         batch = next(iter(self.embedder.embeddings(pa.table({name: [value]}))))
         found = batch.column("embedding").to_pylist()[0]
         return np.zeros(3) if found is None else np.array(found)
 
-    def search(self, **asked: Any) -> Any:
+    def search(self, *, k: int, to: str | None, where: str | None, weights: Any, **asked: Any) -> Hits:
         """Add up the parts and rank."""
-        query = dict(asked.get("query") or {})
-        query |= {c: asked[w] for w, c in {"text": "caption", "image": "photo", "row": "row"}.items() if asked.get(w) is not None}
-        signs = [(1.0, query), (-1.0, dict(asked.get("minus") or {}))]
-        parts = [
-            (sign * (asked.get("weights") or {}).get(n, 1.0), n, v)
-            for sign, given in signs
-            for n, each in given.items()
-            for v in (each if isinstance(each, list) else [each])
-        ]
+        names = {"text": "caption", "image": "photo", "row": "row"}
+        parts = [(1.0, names[w], v) for w in names for v in _each(asked.get(w))]
+        for sign, given in ((1.0, asked["query"]), (-1.0, asked["minus"])):
+            parts += [(sign, n, v) for each in given or () for n, v in each.items()]
         if not parts:
             raise UserError("the query is empty")
-        vector = _unit(sum(w * self._vector(n, v) for w, n, v in parts))
-        vectors, present = self.vectors(asked.get("to") or "row")
-        chosen = parse_filter(asked["where"]).mask(self.table.drop(["photo"])) if asked.get("where") else np.ones(self.size, bool)
-        scores = np.where(present & chosen, vectors @ vector, -np.inf)
-        best = [int(r) for r in np.argsort(-scores, kind="stable")[: asked["k"]] if np.isfinite(scores[r])]
-        keys = self.table.column("name").to_pylist()
-        hits = [{"rank": i + 1, "key": keys[r], "score": float(scores[r]), "fields": {}} for i, r in enumerate(best)]
-        return SimpleNamespace(to_json=lambda: {"query": {"parts": len(parts)}, "hits": hits})
+        vector = _unit(sum(s * (weights or {}).get(n, 1.0) * self._vector(n, v) for s, n, v in parts))
+        vectors, present = self.vectors(to or "row")
+        if where:
+            present = present & parse_filter(where).mask(self.whole.drop(["photo"]))
+        scores = np.where(present, vectors @ vector, -np.inf)
+        best = [int(r) for r in np.argsort(-scores, kind="stable")[:k] if np.isfinite(scores[r])]
+        return Hits(SimpleNamespace(row=r, key=self.keys[r].as_py(), score=float(scores[r])) for r in best)
 
 
-def service(count: int = 40, limits: Limits | None = None, embedder: Any = None) -> Service:
+def _each(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
+def service(count: int = 40, limits: Limits | None = None, embedder: Any = None, dead: int | None = None) -> Service:
     """The gallery, served without a model."""
-    return Service(SimpleNamespace(schema=SCHEMA), "squares", Index(items(count), embedder), limits)  # type: ignore[arg-type]
+    return Service(SimpleNamespace(schema=SCHEMA), "squares", Index(items(count), embedder, dead), limits)  # type: ignore[arg-type]

@@ -6,10 +6,13 @@ import argparse
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unisono.cli import common
 from unisono.core.errors import UserError
+
+if TYPE_CHECKING:
+    from unisono.serve.service import Limits, Service
 
 _UNITS = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
 
@@ -23,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="rows that run together at most (default 32)")
     parser.add_argument("--max-upload", default="20MB", metavar="SIZE", help="the largest request (default 20MB)")
     parser.add_argument("--timeout", default="30s", metavar="TIME", help="for a request to arrive, and to be answered (default 30s)")
-    parser.add_argument("--media-root", type=Path, metavar="DIR", help="folder that media paths of the items are relative to")
     common.add_output(parser)
 
 
@@ -56,9 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     listening = server.open_port(arguments.host, arguments.port)
     if not server.is_loopback(arguments.host):
         _say(f"warning: {arguments.host} can be reached from other machines, and nothing here asks who they are")
-    service, root = _service(arguments.folder, limits)
+    service = _service(arguments.folder, limits)
     try:
-        built = app.build(service, root=arguments.media_root or root, hosts=server.hosts_of(arguments.host))
+        built = app.build(service, hosts=server.hosts_of(arguments.host))
         server.run(built, listening, seconds=seconds, ready=lambda: _ready(arguments, server.address_of(listening)))
     finally:
         listening.close()
@@ -68,15 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _service(folder: Path, limits: Any) -> tuple[Any, Path | None]:
-    """What a folder holds, ready to answer, and the folder of its media."""
+def _service(folder: Path, limits: Limits) -> Service:
+    """What a folder holds, ready to answer."""
     from unisono.model.estimator import Model
     from unisono.serve.service import Service
 
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give a model folder or an index folder")
     model = Model.load(folder)
-    return Service(model.predictor(), folder.name, limits=limits), None
+    return Service(model.predictor(), folder.name, limits=limits)
 
 
 def _ready(arguments: argparse.Namespace, address: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 from unisono.core.errors import DependencyError, UnisonoError
@@ -17,12 +16,11 @@ from unisono.serve.service import Service
 logger = logging.getLogger("unisono")
 
 
-def build(service: Service, *, root: Path | None = None, hosts: Collection[str] | None = None) -> Guard:
+def build(service: Service, *, hosts: Collection[str] | None = None) -> Guard:
     """The application of a service.
 
     Args:
         service: answers.
-        root: the folder that the items' media paths are relative to.
         hosts: names that the server is called by; None for any.
 
     Raises:
@@ -35,7 +33,7 @@ def build(service: Service, *, root: Path | None = None, hosts: Collection[str] 
     except ImportError:
         raise DependencyError("starlette", "serve", "serving") from None
 
-    endpoints = Endpoints(service, document(service.schema, service.name, gallery=service.gallery is not None), root)
+    endpoints = Endpoints(service, document(service.schema, service.name, gallery=service.gallery is not None))
     routes = [Route(path, _called(endpoint, path), methods=[method]) for method, path, endpoint in endpoints.table()]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
     return Guard(app, service.limits, service.metrics, hosts)

@@ -162,8 +162,14 @@ async def read_search(request: Any, schema: Schema) -> dict[str, Any]:
     found |= {"text": _texts(asked.text), "row": asked.row}
     found |= {kind: _each(getattr(asked, kind), partial(media_value, kind=kind, where=kind)) for kind in ("image", "audio")}
     for part in ("query", "minus"):
-        found[part] = {n: _each(v, partial(_queried, name=n, columns=columns, part=part)) for n, v in getattr(asked, part).items()} or None
+        given = [(n, v) for n, each in getattr(asked, part).items() for v in _listed_or_one(each)]
+        found[part] = [{n: _queried(v, name=n, columns=columns, part=part)} for n, v in given] or None
     return found
+
+
+def _listed_or_one(value: Any) -> list[Any]:
+    """Several examples, or one."""
+    return value if isinstance(value, list) else [value]
 
 
 def _unfolded(content: Mapping[str, Any]) -> dict[str, Any]:

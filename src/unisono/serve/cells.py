@@ -128,6 +128,8 @@ def _item(value: Any, column: Column, where: str) -> Any:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         return str(value)
+    if isinstance(value, str) or (isinstance(value, Mapping) and "path" in value):
+        raise Refused(422, f"a cell of {word} is lists of numbers, or an uploaded file", where)
     return value
 
 

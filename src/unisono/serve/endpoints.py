@@ -25,15 +25,14 @@ _GROUPS = 500
 class Endpoints:
     """Every address of a service."""
 
-    def __init__(self, service: Service, openapi: dict[str, Any], root: Path | None = None) -> None:
+    def __init__(self, service: Service, openapi: dict[str, Any]) -> None:
         """Bind a service.
 
         Args:
             service: answers.
             openapi: describes the addresses.
-            root: the folder that the items' media paths are relative to.
         """
-        self.service, self.openapi, self.media, self.files = service, openapi, Media(root), files()
+        self.service, self.openapi, self.media, self.files = service, openapi, Media(), files()
 
     def table(self) -> list[tuple[str, str, Endpoint]]:
         """(method, path, endpoint) of every address."""
@@ -53,7 +52,7 @@ class Endpoints:
         """Whether it lives, and what it serves."""
         gallery = self.service.gallery
         return json_reply(
-            {"status": "ok", "model": self.service.name, "items": None if gallery is None else gallery.index.size, "version": __version__}
+            {"status": "ok", "model": self.service.name, "items": None if gallery is None else gallery.size, "version": __version__}
         )
 
     async def metrics(self, request: Any) -> Reply:
@@ -81,7 +80,7 @@ class Endpoints:
         }
         if gallery is not None:
             fields = [{"name": n, "kind": k} for n, k in gallery.kinds.items()]
-            content["gallery"] = {"size": gallery.index.size, "key": gallery.index.key, "sides": gallery.sides, "fields": fields}
+            content["gallery"] = {"size": gallery.size, "key": gallery.index.key, "sides": gallery.sides, "fields": fields}
         return json_reply(content)
 
     # -- the model ----------------------------------------------------------------------------------------------------------
@@ -156,7 +155,7 @@ class Endpoints:
     async def facets(self, request: Any) -> Reply:
         """What items can be filtered and coloured by."""
         gallery = self.service.need_gallery()
-        return json_reply({"facets": [f.to_json() for f in await self.service.aside(gallery.facets)]})
+        return json_reply({"facets": [f.to_json() for f in gallery.facets]})
 
     async def codes(self, request: Any) -> Reply:
         """What items are coloured by, as little-endian 32-bit floats."""

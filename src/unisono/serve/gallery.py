@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from unisono.core.errors import Unreadable
 from unisono.core.schema import ROW, SCALARS, Column
+from unisono.serve.cells import MEDIA
 from unisono.serve.facets import Facet, codes_of, facet_of, kind_of
 from unisono.serve.layout import near_duplicates, neighbourly, principal
 from unisono.serve.replies import Refused
@@ -22,13 +24,24 @@ from unisono.table.write import plain_value
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
-_BLOCK = 2048
+_BLOCK = 256
 _TEXT = 1000
 _MORE = " …"
 
 
+class Hit(Protocol):
+    """One item that was found."""
+
+    @property
+    def row(self) -> int:
+        """Its number."""
+        ...
+
+
 class Hits(Protocol):
     """What a search found."""
+
+    def __iter__(self) -> Iterator[Hit]: ...
 
     def to_json(self) -> dict[str, Any]:
         """``{"query": {...}, "hits": [{"rank": 1, "key": k, "score": s, "fields": {...}}]}``."""
@@ -36,9 +49,19 @@ class Hits(Protocol):
 
 
 class Index(Protocol):
-    """What is asked of an index."""
+    """What is asked of an index. Numbers of items count deleted ones as well."""
 
     embedder: Any
+
+    @property
+    def rows(self) -> int:
+        """N."""
+        ...
+
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """(N,) which items are not deleted."""
+        ...
 
     @property
     def key(self) -> str | None:
@@ -46,8 +69,8 @@ class Index(Protocol):
         ...
 
     @property
-    def size(self) -> int:
-        """The number of items."""
+    def keys(self) -> pa.ChunkedArray:
+        """The key of every item (N,)."""
         ...
 
     @property
@@ -60,11 +83,15 @@ class Index(Protocol):
         """The columns that are kept of the items."""
         ...
 
-    def take(self, rows: Indices) -> pa.Table:
-        """Items by number, in that order."""
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The fields of every item (N)."""
         ...
 
-    def vectors(self, side: str) -> tuple[Floats, NDArray[np.bool_]]:
+    def media(self, row: int, column: str) -> bytes:
+        """The content of a cell that is a file."""
+        ...
+
+    def vectors(self, side: str = ROW) -> tuple[Floats, NDArray[np.bool_]]:
         """(N, E) unit vectors of one side, and which items have one."""
         ...
 
@@ -81,6 +108,8 @@ class Gallery:
         kinds: column -> how it is shown (see ``kind_of``).
         table: the columns that hold no media.
         keys: the items' names, in order.
+        live: the numbers of the items that are not deleted.
+        facets: what items can be filtered and coloured by.
     """
 
     def __init__(self, index: Index, columns: Sequence[Column] = ()) -> None:
@@ -95,27 +124,23 @@ class Gallery:
         self.columns = {f.name: known.get(f.name) or _guessed(f) for f in index.fields}
         light = [f.name for f in index.fields if self.columns[f.name].modality in {*SCALARS, "text", "sequence"}]
         self.media = [f.name for f in index.fields if f.name not in light]
-        parts, present = [], []
-        for rows in self._blocks():
-            found = index.take(rows)
-            parts.append(found.select(light))
-            present.append({n: found.column(n).is_valid().to_numpy() for n in self.media})
-        self.table = pa.concat_tables(parts) if parts else pa.table({n: [] for n in light})
-        self.present = {n: np.concatenate([p[n] for p in present]) for n in self.media}
-        name = index.key
-        self.keys: list[Any] = self.table.column(name).to_pylist() if name in light else list(range(index.size))
-        self._rows = {str(key): row for row, key in enumerate(self.keys)}
-        self.kinds = {
-            n: kind_of(self.columns[n], self.table.column(n) if n in light else None, known=n in known) for n in index.fields.names
-        }
-        self._facets: list[Facet] | None = None
+        self.table = index.table(light)
+        self.live = np.flatnonzero(index.live)
+        self.present = {n: index.table([n]).column(0).is_valid().to_numpy() for n in self.media}
+        self.keys: list[Any] = index.keys.to_pylist()
+        self._rows = {str(self.keys[row]): int(row) for row in self.live}
+        shown = self.table.take(pa.array(self.live))
+        self.kinds = {n: kind_of(self.columns[n], shown.column(n) if n in light else None, known=n in known) for n in index.fields.names}
+        found = [facet_of(n, self.kinds[n], shown.column(n)) for n in light if n != index.key]
+        self.facets: list[Facet] = [f for f in found if f is not None]
         self._maps: dict[str, Floats] = {}
         self._final: set[str] = set()
         self._lock = threading.Lock()
 
-    def _blocks(self) -> Iterator[Indices]:
-        for begin in range(0, self.index.size, _BLOCK):
-            yield np.arange(begin, min(begin + _BLOCK, self.index.size))
+    @property
+    def size(self) -> int:
+        """The number of items."""
+        return len(self.live)
 
     @property
     def sides(self) -> list[str]:
@@ -139,8 +164,8 @@ class Gallery:
             Refused: one is no item.
         """
         rows = np.asarray(given, np.int64).reshape(-1)
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.index.size):
-            raise Refused(422, f"rows are numbers from 0 to {self.index.size - 1}", "rows")
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.index.rows):
+            raise Refused(422, f"rows are numbers from 0 to {self.index.rows - 1}", "rows")
         return rows
 
     def where(self, text: str | None) -> Indices:
@@ -150,8 +175,8 @@ class Gallery:
             FilterError: it is no filter, or names no field.
         """
         if text is None or not text.strip():
-            return np.arange(self.index.size)
-        return np.flatnonzero(parse_filter(text).mask(self.table))
+            return self.live
+        return self.live[parse_filter(text).mask(self.table)[self.live]]
 
     def items(self, rows: Indices, *, whole: bool = False) -> list[dict[str, Any]]:
         """Items as plain values: their number, key, fields without media, and which media they have.
@@ -169,21 +194,20 @@ class Gallery:
         return items
 
     def cell(self, row: int, name: str) -> Any:
-        """One cell as a Python value.
+        """One cell: the bytes of a file, or a Python value.
 
         Raises:
-            Refused: there is no such column (404).
+            Refused: there is no such column, or its file cannot be read (404).
         """
         if name not in self.kinds:
             raise Refused(404, f"there is no field {name!r}", f"column {name!r}")
-        return self.index.take(np.array([row])).column(name)[0].as_py()
-
-    def facets(self) -> list[Facet]:
-        """What items can be filtered and coloured by."""
-        if self._facets is None:
-            found = [facet_of(n, self.kinds[n], self.table.column(n)) for n in self.table.column_names if n != self.index.key]
-            self._facets = [f for f in found if f is not None]
-        return self._facets
+        value = self.index.table([name]).column(0)[row].as_py()
+        if self.columns[name].modality in MEDIA or isinstance(value, str | bytes):
+            try:
+                return self.index.media(row, name)
+            except Unreadable as error:
+                raise Refused(404, error.reason, f"column {name!r}") from None
+        return value
 
     def codes(self, name: str) -> Floats:
         """(N,) numbers to colour items by: a number itself, a moment in seconds, a category's place in its facet; NaN where missing.
@@ -191,7 +215,7 @@ class Gallery:
         Raises:
             Refused: no facet has that name (404).
         """
-        facet = next((f for f in self.facets() if f.name == name), None)
+        facet = next((f for f in self.facets if f.name == name), None)
         if facet is None:
             raise Refused(404, f"items cannot be coloured by {name!r}", f"column {name!r}")
         return codes_of(facet, self.table.column(name))
@@ -214,13 +238,13 @@ class Gallery:
         vectors, present = self.vectors(side)
         with self._lock:
             if side not in self._maps:
-                self._maps[side] = _spread(principal(np.ascontiguousarray(vectors[present])), present)
+                self._maps[side] = _spread(principal(_only(vectors, present)), present)
                 threading.Thread(target=self._better, args=(side,), name="unisono-map", daemon=True).start()
             return self._maps[side], side in self._final
 
     def _better(self, side: str) -> None:
         vectors, present = self.vectors(side)
-        places = _spread(neighbourly(np.ascontiguousarray(vectors[present])), present)
+        places = _spread(neighbourly(_only(vectors, present)), present)
         with self._lock:
             self._maps[side] = places
             self._final.add(side)
@@ -229,7 +253,7 @@ class Gallery:
         """Groups of items whose vectors are almost the same, and whether every pair was compared."""
         vectors, present = self.vectors(side)
         places = np.flatnonzero(present)
-        groups, exact = near_duplicates(np.ascontiguousarray(vectors[present]), threshold)
+        groups, exact = near_duplicates(_only(vectors, present), threshold)
         return [places[g] for g in groups], exact
 
     def batches(self, rows: Indices, *, media: bool) -> Iterator[pa.RecordBatch]:
@@ -240,15 +264,20 @@ class Gallery:
             media: with the columns of media.
         """
         names = [n for n in self.index.fields.names if media or n not in self.media]
-        for begin in range(0, len(rows), _BLOCK // 8):
-            yield from self.index.take(rows[begin : begin + _BLOCK // 8]).select(names).combine_chunks().to_batches()
+        for begin in range(0, len(rows), _BLOCK):
+            yield from self.index.table(names).take(pa.array(rows[begin : begin + _BLOCK])).combine_chunks().to_batches()
 
     def found(self, hits: Hits) -> dict[str, Any]:
         """A search's answer with each hit's number beside its key."""
         answer = hits.to_json()
-        for hit in answer["hits"]:
-            hit["row"] = self._rows.get(str(hit["key"]))
+        for told, hit in zip(answer["hits"], hits, strict=True):
+            told["row"] = hit.row
         return answer
+
+
+def _only(vectors: Floats, present: NDArray[np.bool_]) -> Floats:
+    """The vectors that are there; not copied where all are."""
+    return vectors if present.all() else np.ascontiguousarray(vectors[present])
 
 
 def _spread(places: Floats, present: NDArray[np.bool_]) -> Floats:

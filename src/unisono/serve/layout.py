@@ -90,8 +90,8 @@ def _tsne(vectors_LE: Floats, seed: int) -> NDArray[np.float64]:
 
 
 def _framed(places_N2: NDArray[np.floating]) -> Floats:
-    """Centred, and of one scale for both axes, so that 99 % of the items lie within [-1, 1]."""
-    low, high = np.percentile(places_N2, [0.5, 99.5], axis=0)
+    """Centred, and of one scale for both axes, so that nearly all of the items lie within [-1, 1]."""
+    low, high = np.percentile(places_N2, [0.2, 99.8], axis=0)
     scale = max(float((high - low).max()) / 2.0, 1e-12)
     framed: Floats = ((places_N2 - (low + high) / 2.0) / scale).astype(np.float32)
     return framed

@@ -8,7 +8,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from unisono.core.errors import Unreadable
@@ -47,22 +46,21 @@ def content_type(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Rootless:
-    """What ``Showcase`` asks of a table: the folder of its media."""
+    """What ``Showcase`` asks of a table: the folder of its media. There is none, since cells come here with their content."""
 
-    root: Path | None
+    root: None = None
 
 
 class Media:
     """Shows cells, remembering thumbnails up to a limit of bytes."""
 
-    def __init__(self, root: Path | None = None, *, cache_bytes: int = _CACHE_BYTES) -> None:
+    def __init__(self, *, cache_bytes: int = _CACHE_BYTES) -> None:
         """Begin with nothing remembered.
 
         Args:
-            root: the folder that media paths are relative to; without one, paths are refused.
             cache_bytes: how much is remembered.
         """
-        self.root, self._limit, self._used = root, cache_bytes, 0
+        self._limit, self._used = cache_bytes, 0
         self._kept: OrderedDict[Hashable, Reply] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -73,7 +71,7 @@ class Media:
             Refused: it cannot be read (404).
         """
         try:
-            data = media_bytes(value, self.root, limit=_FILE_BYTES)
+            data = media_bytes(value, None, limit=_FILE_BYTES)
         except Unreadable as error:
             raise Refused(404, error.reason) from None
         return Reply(data, content_type(data), headers=_SAFE)
@@ -116,7 +114,7 @@ class Media:
         from PIL import Image
 
         try:
-            content = pixels.fetch(value, self.root, pixels.MAX_PIXELS)
+            content = pixels.fetch(value, None, pixels.MAX_PIXELS)
         except Unreadable as error:
             raise Refused(404, error.reason) from None
         if not isinstance(content, bytes):
@@ -138,7 +136,7 @@ class Media:
         return Reply(stream.getvalue(), "image/png" if image.mode == "RGBA" else "image/jpeg", headers=_SAFE)
 
     def _sketch(self, value: Any, column: Column) -> Reply:
-        table: Any = _Rootless(self.root)
+        table: Any = _Rootless()
         drawn = Showcase(table).draw(value, column)[0]
         if drawn.svg:
             svg = str(drawn.svg).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)

@@ -154,7 +154,7 @@ export class Filters {
         if (chosen[1] !== null) parts.push(`${quoted(column)} <= ${quoted(chosen[1])}`);
       }
     }
-    if (this.expression) parts.push(`(${this.expression})`);
+    if (this.expression) parts.push(parts.length ? `(${this.expression})` : this.expression);
     return parts.length ? parts.join(" and ") : null;
   }
 }

@@ -10,6 +10,7 @@ import { Predict } from "./predict.js";
 
 const PAGE = 120;
 const MOST = 960;
+const page = { explore: null };
 
 class Explore {
   constructor(schema, facets) {
@@ -297,7 +298,7 @@ function theme() {
   const apply = () => {
     document.documentElement.dataset.theme = chosen ?? (dark.matches ? "dark" : "light");
     window.dispatchEvent(new Event("resize"));
-    window.explore?.map.later();
+    page.explore?.map.later();
   };
   dark.addEventListener("change", apply);
   byId("theme").addEventListener("click", () => {
@@ -337,7 +338,7 @@ async function begin() {
     if (there.includes("predict")) new Predict(schema);
     if (there.includes("explore")) {
       const { facets } = await (await ask("/gallery/facets")).json();
-      window.explore = new Explore(schema, facets);
+      page.explore = new Explore(schema, facets);
     }
     if (!there.length) {
       byId("predict").hidden = false;

@@ -125,17 +125,22 @@ export class SpaceMap {
     if (!this.frame) this.frame = requestAnimationFrame(() => { this.frame = 0; this.draw(); });
   }
 
+  /** Pixels for a unit of the space, across. */
   get unit() {
-    return Math.min(this.wide, this.high) * 0.46 * this.view.scale;
+    return Math.min(this.wide, this.high * 1.5) * 0.45 * this.view.scale;
+  }
+
+  /** Pixels for a unit down: a map may fill a field that is no square, up to half as high again. */
+  get drop() {
+    return Math.min(this.high, this.wide * 1.5) * 0.45 * this.view.scale;
   }
 
   toScreen(k) {
-    const unit = this.unit;
-    return [this.wide / 2 + (this.places[2 * k] - this.view.x) * unit, this.high / 2 + (this.places[2 * k + 1] - this.view.y) * unit];
+    return [this.wide / 2 + (this.places[2 * k] - this.view.x) * this.unit, this.high / 2 + (this.places[2 * k + 1] - this.view.y) * this.drop];
   }
 
   toSpace(x, y) {
-    return [this.view.x + (x - this.wide / 2) / this.unit, this.view.y + (y - this.high / 2) / this.unit];
+    return [this.view.x + (x - this.wide / 2) / this.unit, this.view.y + (y - this.high / 2) / this.drop];
   }
 
   // -- drawing
@@ -171,13 +176,13 @@ export class SpaceMap {
     const data = this.image.data;
     const { half, side, alpha } = this.disc(radius);
     const strength = state === 0 ? 0.13 : 0.88;
-    const unit = this.unit;
-    const [left, top] = [wide / 2 - this.view.x * unit, high / 2 - this.view.y * unit];
+    const { unit, drop } = this;
+    const [left, top] = [wide / 2 - this.view.x * unit, high / 2 - this.view.y * drop];
     const chosen = rgb(getComputedStyle(document.documentElement).getPropertyValue("--pick").trim());
     for (let k = 0; k < this.state.length; k++) {
       if (this.state[k] !== state) continue;
       const x = Math.round(left + places[2 * k] * unit);
-      const y = Math.round(top + places[2 * k + 1] * unit);
+      const y = Math.round(top + places[2 * k + 1] * drop);
       if (!(x > -half && y > -half && x < wide + half && y < high + half)) continue;
       const [r, g, b] = state === 3 ? chosen : PALETTE[colours[k]];
       for (let dy = -half; dy <= half; dy++) {
@@ -199,14 +204,23 @@ export class SpaceMap {
 
   /** Items that get a picture: one for each cell of a grid that stays where it is while the map is moved. */
   choose() {
-    const side = 2 ** Math.round(Math.log2(40 * this.ratio / this.unit));
+    const side = 2 ** Math.round(Math.log2((44 * this.ratio) / Math.sqrt(this.unit * this.drop)));
     if (this.picked?.side === side) return this.picked.rows;
     const taken = new Map();
-    for (let k = 0; k < this.state.length; k++) {
-      if (this.state[k] === 0 || this.places[2 * k] !== this.places[2 * k]) continue;
-      const cell = Math.floor(this.places[2 * k] / side) * 1e6 + Math.floor(this.places[2 * k + 1] / side);
-      const other = taken.get(cell);
-      if (other === undefined || this.state[k] > this.state[other]) taken.set(cell, k);
+    const { places, state } = this;
+    const wide = this.drop / this.unit;
+    for (const wanted of [3, 2, 1]) {
+      for (let k = 0; k < state.length; k++) {
+        if (state[k] !== wanted || places[2 * k] !== places[2 * k]) continue;
+        const [x, y] = [Math.floor(places[2 * k] / side), Math.floor(places[2 * k + 1] / side)];
+        if (taken.has(x * 1e6 + y)) continue;
+        let free = true;
+        for (let dx = -1; dx <= 1 && free; dx++) for (let dy = -1; dy <= 1 && free; dy++) {
+          const other = taken.get((x + dx) * 1e6 + y + dy);
+          if (other !== undefined) free = Math.hypot(places[2 * k] - places[2 * other], (places[2 * k + 1] - places[2 * other + 1]) * wide) > 0.8 * side;
+        }
+        if (free) taken.set(x * 1e6 + y, k);
+      }
     }
     this.picked = { side, rows: [...taken.values()] };
     return this.picked.rows;
@@ -272,7 +286,7 @@ export class SpaceMap {
     if (!this.cells) this.sort();
     const { cells, starts, side } = this.cells;
     const [sx, sy] = this.toSpace(x, y);
-    const far = reach / this.unit;
+    const far = reach / Math.min(this.unit, this.drop);
     let best = -1;
     let least = far * far;
     const cell = (v) => Math.max(0, Math.min(side - 1, Math.floor(((v + 1.3) / 2.6) * side)));
