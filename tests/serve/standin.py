@@ -99,7 +99,7 @@ class Hits(list[Any]):
 class Index:
     """Exact search over the planted space; one item is deleted."""
 
-    key, sources = "name", ("photo", "caption")
+    key, sources, aligned = "name", ("photo", "caption"), True
 
     def __init__(self, table: pa.Table, embedder: Any = None, dead: int | None = None) -> None:
         self.whole, self.embedder = table, embedder or Embedder()

@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _draw(recipe: Any, arguments: argparse.Namespace) -> int:
     """Write the drawing, and say where."""
     from unisono.core.errors import UserError
+    from unisono.core.files import write_text
     from unisono.model.drawing import draw_recipe
-    from unisono.model.folder import write_text
     from unisono.model.options import FitOptions, named_targets
 
     common.show_notes(quiet=True)

@@ -20,6 +20,7 @@ _UNITS = {"": 1, "b": 1, "kb": 1_000, "mb": 1_000_000, "gb": 1_000_000_000}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the verb takes."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="a model folder, or an index folder")
+    parser.add_argument("--model", type=Path, metavar="DIR", help="the model that made the index (default: the folder that it records)")
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="port (default 8000; 0 for any that is free)")
     parser.add_argument("--queue", type=int, default=128, metavar="N", help="requests for the model at once, before 429 (default 128)")
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     listening = server.open_port(arguments.host, arguments.port)
     if not server.is_loopback(arguments.host):
         _say(f"warning: {arguments.host} can be reached from other machines, and nothing here asks who they are")
-    service = _service(arguments.folder, limits)
+    service = _service(arguments.folder, arguments.model, limits)
     try:
         built = app.build(service, hosts=server.hosts_of(arguments.host))
         server.run(built, listening, seconds=seconds, ready=lambda: _ready(arguments, server.address_of(listening)))
@@ -70,15 +71,26 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _service(folder: Path, limits: Limits) -> Service:
+def _service(folder: Path, model: Path | None, limits: Limits) -> Service:
     """What a folder holds, ready to answer."""
     from unisono.model.estimator import Model
+    from unisono.retrieve.index import Index
+    from unisono.retrieve.store import MANIFEST
     from unisono.serve.service import Service
 
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give a model folder or an index folder")
-    model = Model.load(folder)
-    return Service(model.predictor(), folder.name, limits=limits)
+    if not (folder / MANIFEST).is_file():
+        if model is not None:
+            raise UserError(f"{folder} is no index, so --model has nothing to say")
+        return Service(Model.load(folder).predictor(), folder.name, limits=limits)
+    index = Index(folder)
+    made_by = model or index.model_folder
+    if made_by is None or not made_by.is_dir():
+        raise UserError(f"{folder}: the model that made this index is not where the index expects it; name its folder with --model DIR")
+    known = Model.load(made_by)
+    index.use(known.embedder())
+    return Service(known.predictor(), folder.name, index, limits)
 
 
 def _ready(arguments: argparse.Namespace, address: str) -> None:

@@ -16,9 +16,12 @@ from unisono.core.schema import Schema
 from unisono.model.deploy import Deployment, deploy
 from unisono.model.fit import Fitted, fit_table
 from unisono.model.folder import read_model, write_model
+from unisono.model.indexing import PredictorEmbedder
 from unisono.model.options import FitOptions, named_targets, parse_duration
 from unisono.model.stream import Predictor
 from unisono.network import Network
+from unisono.retrieve.index import Index
+from unisono.retrieve.make import build_index
 
 _FEATURE = "x{}"
 _LABEL = "y"
@@ -130,6 +133,7 @@ class Model:
             **extra,
         )
         self._adopt(fit_table(data, options))
+        self.folder_ = options.out
         return self
 
     def _adopt(self, fitted: Fitted) -> None:
@@ -222,6 +226,29 @@ class Model:
 
     encode = embed
 
+    def embedder(self, **options: Any) -> PredictorEmbedder:
+        """The model as what turns the rows of an index into vectors.
+
+        Args:
+            **options: ``bad_cells``, ``null_words``, ``encoding``, ``media_root``.
+        """
+        return PredictorEmbedder(self.predictor(**options), getattr(self, "folder_", None))
+
+    def index(self, data: Any, out: str | Path | None = None, *, reading: Mapping[str, Any] | None = None, **settings: Any) -> Index:
+        """Index a table, to search it.
+
+        Args:
+            data: the table.
+            out: the folder to write; None keeps the index in a temporary folder for as long as it is used.
+            reading: ``bad_cells``, ``null_words``, ``encoding``, ``media_root``.
+            **settings: ``approximate`` (also build graphs; None for when there are many rows), ``fields`` (columns to keep),
+                ``max_media`` (the largest cell of media that is kept, in bytes).
+
+        Raises:
+            UserError: of many kinds; each message says what to mend.
+        """
+        return build_index(self.embedder(**(reading or {})), data, out, **settings)
+
     def _features(self, data: Any) -> bool:
         return bool(getattr(self, "_arrays", False)) and not isinstance(data, str | Path | pa.Table)
 
@@ -262,6 +289,7 @@ class Model:
         """
         fitted = self._need()
         write_model(Path(folder), fitted.network, fitted.recipe, fitted.schema, fitted.metrics)
+        self.folder_ = Path(folder)
 
     @classmethod
     def load(cls, folder: str | Path, *, encoders: Mapping[str, Any] | None = None) -> Model:
@@ -277,6 +305,7 @@ class Model:
         network, recipe, schema, metrics = read_model(Path(folder), encoders)
         model = cls(target={t.name: t.task for t in schema.targets}, recipe=recipe.name)
         model._adopt(Fitted(network, recipe, schema, metrics or {}, []))
+        model.folder_ = Path(folder)
         return model
 
 

@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from unisono.core.errors import UserError
+from unisono.core.files import write_text
 from unisono.core.memory import release_memory
 from unisono.core.schema import Schema
 from unisono.model.encoders import store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
-from unisono.model.folder import CHECKPOINT, RECIPE, SCHEMA, WEIGHTS, write_model, write_schema, write_text
+from unisono.model.folder import CHECKPOINT, RECIPE, SCHEMA, WEIGHTS, write_model, write_schema
 from unisono.model.learner import Supervised, TrainingRows
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare

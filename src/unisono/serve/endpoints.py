@@ -80,7 +80,13 @@ class Endpoints:
         }
         if gallery is not None:
             fields = [{"name": n, "kind": k} for n, k in gallery.kinds.items()]
-            content["gallery"] = {"size": gallery.size, "key": gallery.index.key, "sides": gallery.sides, "fields": fields}
+            content["gallery"] = {
+                "size": gallery.size,
+                "key": gallery.index.key,
+                "sides": gallery.sides,
+                "aligned": gallery.index.aligned,
+                "fields": fields,
+            }
         return json_reply(content)
 
     # -- the model ----------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,89 +15,20 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import Unreadable
 from unisono.core.schema import ROW, SCALARS, Column
+from unisono.retrieve.hits import Hits
+from unisono.retrieve.index import Index
 from unisono.serve.cells import MEDIA
 from unisono.serve.facets import Facet, codes_of, facet_of, kind_of
 from unisono.serve.layout import near_duplicates, neighbourly, principal
 from unisono.serve.replies import Refused
 from unisono.table.filter import parse_filter
-from unisono.table.write import plain_value
+from unisono.table.write import json_value
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
 _BLOCK = 256
 _TEXT = 1000
 _MORE = " …"
-
-
-class Hit(Protocol):
-    """One item that was found."""
-
-    @property
-    def row(self) -> int:
-        """Its number."""
-        ...
-
-
-class Hits(Protocol):
-    """What a search found."""
-
-    def __iter__(self) -> Iterator[Hit]: ...
-
-    def to_json(self) -> dict[str, Any]:
-        """``{"query": {...}, "hits": [{"rank": 1, "key": k, "score": s, "fields": {...}}]}``."""
-        ...
-
-
-class Index(Protocol):
-    """What is asked of an index. Numbers of items count deleted ones as well."""
-
-    embedder: Any
-
-    @property
-    def rows(self) -> int:
-        """N."""
-        ...
-
-    @property
-    def live(self) -> NDArray[np.bool_]:
-        """(N,) which items are not deleted."""
-        ...
-
-    @property
-    def key(self) -> str | None:
-        """The column that names an item."""
-        ...
-
-    @property
-    def keys(self) -> pa.ChunkedArray:
-        """The key of every item (N,)."""
-        ...
-
-    @property
-    def sources(self) -> Sequence[str]:
-        """Sides besides the row's own."""
-        ...
-
-    @property
-    def fields(self) -> pa.Schema:
-        """The columns that are kept of the items."""
-        ...
-
-    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The fields of every item (N)."""
-        ...
-
-    def media(self, row: int, column: str) -> bytes:
-        """The content of a cell that is a file."""
-        ...
-
-    def vectors(self, side: str = ROW) -> tuple[Floats, NDArray[np.bool_]]:
-        """(N, E) unit vectors of one side, and which items have one."""
-        ...
-
-    def search(self, **asked: Any) -> Hits:
-        """Search."""
-        ...
 
 
 class Gallery:
@@ -145,7 +76,7 @@ class Gallery:
     @property
     def sides(self) -> list[str]:
         """What can be searched: the row, and every source when there are several."""
-        return [ROW, *self.index.sources]
+        return [ROW, *self.index.sources] if self.index.aligned else [ROW]
 
     def row_of(self, key: str) -> int:
         """An item's number by its key.
@@ -188,9 +119,9 @@ class Gallery:
         found = self.table.take(pa.array(rows)).to_pylist()
         items = []
         for row, fields in zip(rows.tolist(), found, strict=True):
-            shown = {n: _shown(plain_value(v), whole) for n, v in fields.items() if v is not None}
+            shown = {n: _shown(json_value(v), whole) for n, v in fields.items() if v is not None}
             media = [n for n in self.media if self.present[n][row]]
-            items.append({"row": row, "key": plain_value(self.keys[row]), "fields": shown, "media": media})
+            items.append({"row": row, "key": json_value(self.keys[row]), "fields": shown, "media": media})
         return items
 
     def cell(self, row: int, name: str) -> Any:

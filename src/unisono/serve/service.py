@@ -14,12 +14,13 @@ import pyarrow as pa
 
 from unisono.core.schema import Schema
 from unisono.model.stream import Predictor
+from unisono.retrieve.index import Index
 from unisono.serve.batcher import Batcher
 from unisono.serve.cells import rows_table
-from unisono.serve.gallery import Gallery, Index
+from unisono.serve.gallery import Gallery
 from unisono.serve.metrics import Metrics
 from unisono.serve.replies import Refused
-from unisono.table.write import plain_value
+from unisono.table.write import json_value
 
 #: The most rows in one request.
 MAX_ROWS = 1024
@@ -129,7 +130,8 @@ class Service:
         )  # fmt: skip
         self.gallery = None if index is None else Gallery(index, self.schema.columns)
         if index is not None:
-            index.embedder = Batched(self._embedder, self.batcher, self.limits.seconds)
+            batched: Any = Batched(self._embedder, self.batcher, self.limits.seconds)
+            index.embedder = batched
         self._threads = ThreadPoolExecutor(max(4, min(self.limits.batch, self.limits.queue)), thread_name_prefix="unisono-search")
         self._aside = ThreadPoolExecutor(4, thread_name_prefix="unisono-page")
 
@@ -210,7 +212,7 @@ class Service:
 
 def prediction_rows(table: pa.Table, schema: Schema) -> list[dict[str, Any]]:
     """Predictions row by row: target -> ``{"value": v, "probability": p, "probabilities": {class: p}}`` as far as it has them."""
-    columns = {n: [plain_value(v) for v in table.column(n).to_pylist()] for n in table.column_names}
+    columns = {n: [json_value(v) for v in table.column(n).to_pylist()] for n in table.column_names}
     rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
     for target in schema.targets:
         chance, classes = f"{target.name}.probability", f"{target.name}.probability."

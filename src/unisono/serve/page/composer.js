@@ -12,13 +12,13 @@ export class Composer {
     this.form = byId("composer");
     this.input = byId("text");
     this.columns = {};
-    for (const kind of ["text", "image", "audio"]) this.columns[kind] = schema.columns.filter((c) => c.modality === kind).map((c) => c.name);
+    for (const kind of ["text", "image", "audio"]) this.columns[kind] = schema.columns.filter((c) => schema.gallery.aligned && c.modality === kind).map((c) => c.name);
     const files = ["image", "audio"].filter((kind) => this.columns[kind].length);
     byId("attach").hidden = !files.length;
     byId("draw").hidden = !this.columns.image.length;
     byId("file").accept = files.map((kind) => `${kind}/*`).join(",");
     this.input.disabled = !this.columns.text.length;
-    if (!this.columns.text.length) this.input.placeholder = "Add a picture or sound, or choose an item";
+    if (!this.columns.text.length) this.input.placeholder = files.length ? "Add a picture or sound, or choose an item" : "Choose an item to find more like it";
     const as = byId("as");
     as.hidden = this.columns.text.length < 2;
     as.replaceChildren(...this.columns.text.map((name) => el("option", { value: name }, name)));
@@ -145,7 +145,7 @@ export class Composer {
       const off = el("button", { type: "button", class: "off", "aria-label": `Remove ${part.label}`, onclick: () => this.remove(place) }, "×");
       return el("span", { class: part.less ? "part less" : "part", role: "listitem" }, open, off);
     }));
-    this.input.placeholder = this.parts.length ? "and …" : "Describe what you look for";
+    if (!this.input.disabled) this.input.placeholder = this.parts.length ? "and …" : "Describe what you look for";
   }
 
   /** A small window for one part: its column, its weight, and whether it counts against. */
