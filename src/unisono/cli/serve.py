@@ -62,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     service = _service(arguments.folder, arguments.model, limits)
     try:
         built = app.build(service, hosts=server.hosts_of(arguments.host))
-        server.run(built, listening, seconds=seconds, ready=lambda: _ready(arguments, server.address_of(listening)))
+        made = server.made(built, seconds=seconds, ready=lambda: _ready(arguments, server.address_of(listening)))
+        made.run(sockets=[listening])
     finally:
         listening.close()
         service.close()

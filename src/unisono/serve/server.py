@@ -67,12 +67,11 @@ def hosts_of(host: str) -> frozenset[str] | None:
     return frozenset({"localhost", "127.0.0.1", "::1", host}) if is_loopback(host) else None
 
 
-def run(app: Any, listening: socket.socket, *, seconds: float, ready: Callable[[], None] | None = None) -> None:
-    """Serve until a signal says stop; requests that were begun are finished.
+def made(app: Any, *, seconds: float, ready: Callable[[], None] | None = None) -> Any:
+    """A server, whose ``run(sockets=[...])`` ends at a signal, or when ``should_exit`` is set, after the requests that were begun.
 
     Args:
         app: the application.
-        listening: the port.
         seconds: how long a client may take to say what it wants, and requests to finish at the end.
         ready: is called when requests are answered.
 
@@ -107,7 +106,7 @@ def run(app: Any, listening: socket.socket, *, seconds: float, ready: Callable[[
         app, http=_protocol(seconds), ws="none", lifespan="off", log_config=None, log_level="warning", access_log=False,
         server_header=False, timeout_keep_alive=max(1, int(min(seconds, 15))), timeout_graceful_shutdown=max(1, int(seconds)),
     )  # fmt: skip
-    Server(config).run(sockets=[listening])
+    return Server(config)
 
 
 def _protocol(seconds: float) -> Any:
