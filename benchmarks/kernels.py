@@ -25,6 +25,7 @@ from unisono.core.names import Names
 from unisono.core.tokens import Meta
 from unisono.nn.grammar import build_trunk
 from unisono.nn.part import Frame
+from unisono.ops.linear import Product, product
 
 RAGGED = [round(8 * 64 ** ((i + 0.5) / 48)) for i in range(48)]
 WIDTH, DEPTH, HEAD = 192, 6, 64
@@ -124,6 +125,34 @@ def products(lengths: list[int], width: int, depth: int, mode: str) -> float:
 def rates(found: dict[str, Timing], tokens: int) -> dict[str, tuple[float, str]]:
     """Tokens a second of each candidate, and how many slots were clean."""
     return {name: (tokens / t.seconds, "tokens/s") for name, t in found.items()} | slots_of(found)
+
+
+@row("linear", goals=[Goal("training"), Goal("forward")], arms=("unisono",), seeds=(0, 1, 2))
+def linear_maps(*, arm: str, seed: int) -> Measured:
+    """A map of 4,096 tokens from 192 to 768 channels, its gradients too, by oneDNN against PyTorch's own."""
+    torch.manual_seed(seed)
+    x, w, b = (torch.randn(*shape, requires_grad=True) for shape in ((4096, WIDTH), (4 * WIDTH, WIDTH), (4 * WIDTH,)))
+    dy = torch.randn(4096, 4 * WIDTH)
+
+    def training(f: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], None]:
+        def call() -> None:
+            x.grad = w.grad = b.grad = None
+            f(x, w, b).backward(dy)
+
+        return call
+
+    def forward(f: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[[], None]:
+        def call() -> None:
+            with torch.inference_mode():
+                f(x, w, b)
+
+        return call
+
+    measured: Measured = {}
+    for name, way in (("training", training), ("forward", forward)):
+        found = interleave({"ours": way(Product.apply if name == "training" else product), "plain": way(fn.linear)}, calls=5)
+        measured |= {name: (found["plain"].seconds / found["ours"].seconds, "ratio"), f"{name}_clean": slots_of(found)["clean"]}
+    return measured
 
 
 def ragged_goals() -> list[Goal]:

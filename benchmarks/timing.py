@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unisono.core.memory import kept_heap
+
 #: The share of a slot that a thread may wait for a core.
 WAIT = 0.04
 
@@ -63,7 +65,8 @@ def interleave(
     """Time candidates in turns within this process.
 
     Each round gives every candidate one slot of ``calls`` calls, in an order that rotates. Rounds end when every candidate has ``slots``
-    clean ones, or after ``attempts * slots`` rounds. One round before the first warms up.
+    clean ones, or after ``attempts * slots`` rounds. One round before the first warms up. All of them find the process's heap kept, as
+    training and prediction do, so that no candidate pays for pages that are zeroed again.
 
     Args:
         candidates: name -> what to call.
@@ -79,20 +82,21 @@ def interleave(
     names = list(candidates)
     clean: dict[str, list[float]] = {name: [] for name in names}
     every: dict[str, list[float]] = {name: [] for name in names}
-    for call in candidates.values():
-        call()
-    for turn in range(attempts * slots):
-        shift = turn % len(names)
-        for name in names[shift:] + names[:shift]:
-            before, begin = delays(), time.perf_counter()
-            for _ in range(calls):
-                candidates[name]()
-            seconds = time.perf_counter() - begin
-            every[name].append(seconds / calls)
-            if waited(before, delays(), seconds) <= wait:
-                clean[name].append(seconds / calls)
-        if all(len(found) >= slots for found in clean.values()):
-            break
+    with kept_heap():
+        for call in candidates.values():
+            call()
+        for turn in range(attempts * slots):
+            shift = turn % len(names)
+            for name in names[shift:] + names[:shift]:
+                before, begin = delays(), time.perf_counter()
+                for _ in range(calls):
+                    candidates[name]()
+                seconds = time.perf_counter() - begin
+                every[name].append(seconds / calls)
+                if waited(before, delays(), seconds) <= wait:
+                    clean[name].append(seconds / calls)
+            if all(len(found) >= slots for found in clean.values()):
+                break
     return {name: summarise(clean[name], every[name], slots) for name in names}
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
-from unisono.core.memory import release_memory, shared_heap
+from unisono.core.memory import kept_heap, release_memory, shared_heap
 
 
 def resident() -> int:
@@ -66,3 +67,23 @@ def test_a_freeze_by_somebody_else_stays() -> None:
         assert gc.get_freeze_count() > 0
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the counters of Linux")
+def test_a_loop_does_not_ask_for_the_same_pages_twice_and_gives_them_back_after_the_last_use() -> None:
+    import resource
+
+    def faults_of_a_turn() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        parts = [torch.ones(4 << 20) for _ in range(4)]
+        assert float(parts[0][0]) == 1.0
+        parts.clear()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    release_memory()
+    with kept_heap():
+        with kept_heap():
+            faults_of_a_turn()
+        held = resident()
+        assert min(faults_of_a_turn() for _ in range(3)) < 500, "an inner use must not end the outer one"
+    assert held - resident() > 32 << 20, "64 MB were kept for the next turn"

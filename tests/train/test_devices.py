@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from unisono.core.errors import ConfigError
+from unisono.train import devices
 from unisono.train.devices import autocast, choose_device, choose_precision, machine_summary, prepare_environment
 
 
@@ -25,11 +28,29 @@ def test_the_environment_is_prepared_without_torch_and_the_users_word_stands() -
         assert prepare_environment(environment) == {} and environment == {name: "active"}
 
 
-@pytest.mark.parametrize(("load", "chosen"), [(0.1, {"GOMP_SPINCOUNT": "10000"}), (1.2, {"OMP_WAIT_POLICY": "passive"})])
-def test_beside_a_busy_neighbour_threads_wait_passively(monkeypatch: pytest.MonkeyPatch, load: float, chosen: dict[str, str]) -> None:
+SPINS, WAITS = {"GOMP_SPINCOUNT": "10000"}, {"OMP_WAIT_POLICY": "passive"}
+
+
+@pytest.mark.parametrize(("load", "running", "chosen"), [(0.1, 3, SPINS), (1.2, 2, WAITS), (1.2, 0, SPINS)])
+def test_beside_a_busy_neighbour_threads_wait_passively(
+    monkeypatch: pytest.MonkeyPatch, load: float, running: int, chosen: dict[str, str]
+) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(devices, "others_running", lambda: running)
     environment: dict[str, str] = {}
     assert prepare_environment(environment) == chosen == environment
+
+
+@pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="reads /proc")
+def test_a_spinning_process_is_seen_while_it_runs() -> None:
+    spinning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        time.sleep(0.2)
+        assert devices.others_running() > devices.BUSY_LOAD
+    finally:
+        for process in spinning:
+            process.kill()
+            process.wait()
 
 
 def test_devices_are_chosen_or_refused() -> None:

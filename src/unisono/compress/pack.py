@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unisono.nn.share import Linear
+from unisono.ops.linear import linear
 
 #: Maps of fewer weights than this gain nothing.
 SMALLEST = 4096
@@ -59,7 +60,7 @@ class Packed(Linear):
         """Map (..., I) to (..., O)."""
         plain = torch.is_grad_enabled() or x_TD.numel() == 0 or x_TD.dtype != torch.float32 or self.weight.dtype != torch.float32
         if plain or x_TD.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-            return nn.functional.linear(x_TD, self.weight, self.bias)
+            return linear(x_TD, self.weight, self.bias)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x_TD, self.pack(), self.bias, "none", [], "")
         return result
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unisono.core.memory import kept_heap
 from unisono.network import Network, Output
 from unisono.table.batching import Assembler, Batch
 from unisono.table.store import Store
@@ -55,10 +56,11 @@ def outputs(network: Network, batches: Iterable[Batch], *, device: torch.device,
     network.eval()
     context: Any = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     try:
-        for batch in batches:
-            with torch.inference_mode(), context:
-                output = network(batch.to(device))
-            yield output
+        with kept_heap():
+            for batch in batches:
+                with torch.inference_mode(), context:
+                    output = network(batch.to(device))
+                yield output
     finally:
         network.train(was_training)
 

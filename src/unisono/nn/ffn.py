@@ -15,13 +15,42 @@ from unisono.nn.dropout import Dropout
 from unisono.nn.norm import LayerNorm, NoNorm
 from unisono.nn.part import Flow, Part
 from unisono.nn.share import Linear, Linears
+from unisono.ops.linear import linear
 
 # T tokens, D width, F inner width
 
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
 Activation = Literal["gelu", "relu", "silu", "selu", "tanh", "identity"]
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": gelu, "relu": relu, "silu": silu, "selu": selu, "tanh": torch.tanh, "identity": torch.nn.Identity(),
+_ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "gelu": (gelu, torch.ops.aten.gelu_), "relu": (relu, torch.relu_), "silu": (silu, torch.ops.aten.silu_), "selu": (selu, torch.selu_),
+    "tanh": (torch.tanh, torch.tanh_), "identity": (_same, _same),
 }  # fmt: skip
+
+
+class Act(nn.Module):
+    """The nonlinearity behind a linear map. Without gradients it overwrites its input, which nobody else holds.
+
+    Args:
+        word: which.
+    """
+
+    def __init__(self, word: Activation) -> None:
+        super().__init__()
+        self.word = word
+        self.fresh, self.over = _ACTIVATIONS[word]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it does nothing."""
+        return self.word == "identity"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of every number."""
+        return self.fresh(x) if torch.is_grad_enabled() else self.over(x)
 
 
 class FeedForward(Part):
@@ -97,15 +126,15 @@ class MLP(FeedForward):
         self.up, self.down = Linear(width, self.inner), silent(Linear(self.inner, width))
         self.sub_norm = sub_norm_of(self.inner, sub_norm)
         self.dropout = Dropout(dropout)
-        self.act = ACTIVATIONS[act]
+        self.act = Act(act)
 
     def forward(self, x_TD: Tensor, plan: Any = None, flow: Flow | None = None, units: int | None = None) -> Tensor:
         """Transform (T, D)."""
         if units is None:
             result: Tensor = self.down(self.dropout(self.sub_norm(self.act(self.up(x_TD)))))
             return result
-        hidden = self.sub_norm(self.act(nn.functional.linear(x_TD, self.up.weight[:units], self.up.bias[:units])))
-        return nn.functional.linear(self.dropout(hidden), self.down.weight[:, :units], self.down.bias)
+        hidden = self.sub_norm(self.act(linear(x_TD, self.up.weight[:units], self.up.bias[:units])))
+        return linear(self.dropout(hidden), self.down.weight[:, :units], self.down.bias)
 
     def linears(self) -> Linears:
         """Up and down."""
@@ -113,7 +142,7 @@ class MLP(FeedForward):
 
     def folded(self) -> OneMap | None:
         """One map, where neither a nonlinearity nor a norm stands between the two."""
-        if not isinstance(self.act, nn.Identity) or not isinstance(self.sub_norm, NoNorm):
+        if not self.act.is_identity or not isinstance(self.sub_norm, NoNorm):
             return None
         one = OneMap(width=self.up.in_features).to(self.up.weight)
         write_affine(one.map, chained(affine_of(self.down), affine_of(self.up)))
@@ -140,7 +169,7 @@ class GatedMLP(FeedForward):
         self.up, self.down = Linear(width, 2 * self.inner), silent(Linear(self.inner, width))
         self.sub_norm = sub_norm_of(self.inner, sub_norm)
         self.dropout = Dropout(dropout)
-        self.act = ACTIVATIONS[act]
+        self.act = Act(act)
 
     def forward(self, x_TD: Tensor, plan: Any = None, flow: Flow | None = None, units: int | None = None) -> Tensor:
         """Transform (T, D)."""
@@ -149,8 +178,8 @@ class GatedMLP(FeedForward):
             result: Tensor = self.down(self.dropout(self.sub_norm(self.act(gate) * value)))
             return result
         rows = torch.cat([torch.arange(units), self.inner + torch.arange(units)]).to(x_TD.device)
-        gate, value = nn.functional.linear(x_TD, self.up.weight[rows], self.up.bias[rows]).chunk(2, -1)
-        return nn.functional.linear(self.dropout(self.sub_norm(self.act(gate) * value)), self.down.weight[:, :units], self.down.bias)
+        gate, value = linear(x_TD, self.up.weight[rows], self.up.bias[rows]).chunk(2, -1)
+        return linear(self.dropout(self.sub_norm(self.act(gate) * value)), self.down.weight[:, :units], self.down.bias)
 
     def linears(self) -> Linears:
         """Up, gates included, and down."""
@@ -197,7 +226,7 @@ class Branched(FeedForward):
     ) -> None:
         super().__init__()
         self.inner = max(1, round(width * expansion))
-        self.width, self.word, self.act = width, act, ACTIVATIONS[act]
+        self.width, self.act = width, Act(act)
         self.up, self.down = Linear(width, self.inner), silent(Linear(self.inner, width))
         self.into = nn.ModuleList(Linear(width, width) for _ in range(branches - 1))
         self.out = nn.ModuleList(Linear(width, self.inner) for _ in range(branches - 1))
@@ -209,7 +238,7 @@ class Branched(FeedForward):
         for first, second in zip(self.into, self.out, strict=True):
             hidden = hidden + second(first(x_TD))
         hidden = self.dropout(self.act(hidden[:, :units]))
-        return nn.functional.linear(hidden, self.down.weight[:, :units], self.down.bias)
+        return linear(hidden, self.down.weight[:, :units], self.down.bias)
 
     def linears(self) -> Linears:
         """The first map of every branch, and down."""
@@ -217,7 +246,7 @@ class Branched(FeedForward):
 
     def folded(self) -> MLP:
         """The MLP that it is."""
-        plain = MLP(width=self.width, expansion=self.inner / self.width, act=self.word).to(self.up.weight)
+        plain = MLP(width=self.width, expansion=self.inner / self.width, act=self.act.word).to(self.up.weight)
         ends = zip(self.into, self.out, strict=True)
         chains = [chained(affine_of(second), affine_of(first)) for first, second in ends]  # type: ignore[arg-type]
         write_affine(plain.up, summed([affine_of(self.up), *chains]))

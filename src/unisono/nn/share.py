@@ -20,6 +20,7 @@ from unisono.core.plan import Sets
 from unisono.core.registry import Registry, Traits
 from unisono.core.tokens import Meta
 from unisono.nn.part import Flow, Frame, Known, Part
+from unisono.ops.linear import linear
 from unisono.ops.permute import permute
 
 Make = Callable[[], Part]
@@ -32,7 +33,7 @@ class Linear(nn.Linear, Part):
 
     def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
         """Map (T, D) to (T, D')."""
-        return nn.functional.linear(x_TD, self.weight, self.bias)
+        return linear(x_TD, self.weight, self.bias)
 
 
 class Linears(NamedTuple):

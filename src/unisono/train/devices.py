@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import MutableMapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
 SPIN_COUNT = 10_000
 BUSY_LOAD = 0.5
-"""A load average above this means that other programs want the cores our threads would use."""
+"""A load average above this means that other programs want the cores our threads would use, or did a moment ago."""
+_LOOKS, _BETWEEN = 8, 0.004
 
 
 def prepare_environment(environment: MutableMapping[str, str] | None = None) -> dict[str, str]:
@@ -35,10 +37,27 @@ def prepare_environment(environment: MutableMapping[str, str] | None = None) -> 
     environment = os.environ if environment is None else environment
     if any(k in environment for k in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")):
         return {}
-    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY_LOAD
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY_LOAD and others_running() > BUSY_LOAD
     chosen = {"OMP_WAIT_POLICY": "passive"} if busy else {"GOMP_SPINCOUNT": str(SPIN_COUNT)}
     environment.update(chosen)
     return chosen
+
+
+def others_running() -> float:
+    """How many threads of other programs are running or wait for a core now, the median of a few looks within 30 ms.
+
+    The load average remembers a minute: after a run of one's own has ended it still says that the machine is busy. Where the system
+    does not count running threads (``/proc/loadavg``), the load average is all there is.
+    """
+    counts = []
+    for _ in range(_LOOKS):
+        try:
+            with open("/proc/loadavg", encoding="ascii") as file:
+                counts.append(int(file.read().split()[3].split("/")[0]) - 1)
+        except (OSError, ValueError, IndexError):
+            return os.getloadavg()[0]
+        time.sleep(_BETWEEN)
+    return sorted(counts)[_LOOKS // 2]
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from unisono.core.errors import ConfigError, ModelFolderError, TrainingError
+from unisono.core.memory import kept_heap
 from unisono.train import checkpoint as store
 from unisono.train.budget import PLAN_FILE, Budget, TrainPlan, choose_batch, default_batch, plan_budget, plan_free, read_plan
 from unisono.train.calibrate import calibrate, candidate_batches, make_stepper
@@ -447,7 +448,7 @@ def train(
         Interrupted: Ctrl-C; the checkpoint says where to go on.
     """
     group = join(next(learner.module.parameters()).device)
-    with own_randomness(next(learner.module.parameters()).device):
+    with own_randomness(next(learner.module.parameters()).device), kept_heap():
         plan = read_plan(folder) if resume and folder is not None else None
         found = plan is not None and folder is not None and store.exists(folder)
         if plan is not None and folder is not None:

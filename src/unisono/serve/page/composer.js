@@ -78,7 +78,7 @@ export class Composer {
   /** Search by a file. */
   file(file) {
     const kind = file.type.split("/")[0];
-    if (!this.columns[kind]?.length) {
+    if (kind === "text" || !this.columns[kind]?.length) {
       this.acts.fail(new Error(`${file.name || "The file"} is ${file.type || "of no known kind"}; these items are found by ${["text", "image", "audio"].filter((k) => this.columns[k].length).map((k) => WORD[k]).join(", ")}.`));
       return;
     }

@@ -162,43 +162,47 @@ export class SpaceMap {
     this.took = performance.now() - begin;
   }
 
-  /** A disc as opacities, its edge smooth. */
+  /** A disc of pixels: those that are covered whole, and those of its smooth edge with their opacities. */
   disc(radius) {
     const half = Math.ceil(radius + 0.5);
-    const side = 2 * half + 1;
-    const alpha = new Float32Array(side * side);
-    for (let y = -half; y <= half; y++) for (let x = -half; x <= half; x++) alpha[(y + half) * side + x + half] = Math.min(1, Math.max(0, radius + 0.5 - Math.hypot(x, y)));
-    return { half, side, alpha };
+    const whole = [];
+    const edge = [];
+    for (let dy = -half; dy <= half; dy++) {
+      for (let dx = -half; dx <= half; dx++) {
+        const alpha = Math.min(1, Math.max(0, radius + 0.5 - Math.hypot(dx, dy)));
+        if (alpha >= 0.95) whole.push(dy * this.wide + dx);
+        else if (alpha > 0.04) edge.push([dy * this.wide + dx, alpha]);
+      }
+    }
+    return { half, whole: Int32Array.from(whole), edge: Int32Array.from(edge, (e) => e[0]), alphas: Float32Array.from(edge, (e) => e[1]) };
   }
 
+  /** Draw the items of one state; what reaches over the border is left out. */
   splat(state, radius) {
-    const { places, wide, high, colours } = this;
+    const { places, wide, high, colours, state: states, unit, drop } = this;
     const data = this.image.data;
-    const { half, side, alpha } = this.disc(radius);
-    const strength = state === 0 ? 0.13 : 0.88;
-    const { unit, drop } = this;
+    const pixels = new Uint32Array(data.buffer);
+    const { half, whole, edge, alphas } = this.disc(radius);
+    const faint = state === 0 ? 0.13 : 1;
     const [left, top] = [wide / 2 - this.view.x * unit, high / 2 - this.view.y * drop];
     const chosen = rgb(getComputedStyle(document.documentElement).getPropertyValue("--pick").trim());
-    for (let k = 0; k < this.state.length; k++) {
-      if (this.state[k] !== state) continue;
+    const blend = (at, colour, alpha) => {
+      data[4 * at] += (colour[0] - data[4 * at]) * alpha;
+      data[4 * at + 1] += (colour[1] - data[4 * at + 1]) * alpha;
+      data[4 * at + 2] += (colour[2] - data[4 * at + 2]) * alpha;
+    };
+    for (let k = 0; k < states.length; k++) {
+      if (states[k] !== state) continue;
       const x = Math.round(left + places[2 * k] * unit);
       const y = Math.round(top + places[2 * k + 1] * drop);
-      if (!(x > -half && y > -half && x < wide + half && y < high + half)) continue;
-      const [r, g, b] = state === 3 ? chosen : PALETTE[colours[k]];
-      for (let dy = -half; dy <= half; dy++) {
-        const py = y + dy;
-        if (py < 0 || py >= high) continue;
-        for (let dx = -half; dx <= half; dx++) {
-          const px = x + dx;
-          if (px < 0 || px >= wide) continue;
-          const a = alpha[(dy + half) * side + dx + half] * strength;
-          if (a === 0) continue;
-          const at = 4 * (py * wide + px);
-          data[at] += (r - data[at]) * a;
-          data[at + 1] += (g - data[at + 1]) * a;
-          data[at + 2] += (b - data[at + 2]) * a;
-        }
-      }
+      if (!(x >= half && y >= half && x < wide - half && y < high - half)) continue;
+      const colour = state === 3 ? chosen : PALETTE[colours[k]];
+      const middle = y * wide + x;
+      if (faint === 1) {
+        const full = (255 << 24) | (colour[2] << 16) | (colour[1] << 8) | colour[0];
+        for (let i = 0; i < whole.length; i++) pixels[middle + whole[i]] = full;
+      } else for (let i = 0; i < whole.length; i++) blend(middle + whole[i], colour, faint);
+      for (let i = 0; i < edge.length; i++) blend(middle + edge[i], colour, alphas[i] * faint);
     }
   }
 
