@@ -145,8 +145,11 @@ def test_the_map_is_drawn_selected_on_and_opened(page: Any) -> None:
     page.wait_for_function("() => document.querySelector('#map-note').textContent === ''", timeout=20000)
     page.click("#pictures")
     page.wait_for_timeout(900)
-    colours = """() => { const c = document.querySelector('#canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
-        const seen = new Set(); for (let k = 0; k < d.length; k += 4) seen.add((d[k] << 16) | (d[k + 1] << 8) | d[k + 2]); return seen.size; }"""
+    colours = """() => {
+        const { canvas } = document.querySelector("#canvas").getContext("2d");
+        const pixels = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+        return new Set(pixels).size;
+    }"""
     assert page.evaluate(colours) > 10
     assert page.locator("#legend button").count() == 3
     box = page.locator("#canvas").bounding_box()
