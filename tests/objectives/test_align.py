@@ -13,8 +13,8 @@ from torch import Tensor
 
 from unisono.core.errors import ConfigError
 from unisono.nn.space import Side, mean_of_sources, spaces, unit
-from unisono.objectives.alike import Late, Product, Transport, multiply
 from unisono.objectives.align import Align, Alignments, Identity
+from unisono.objectives.alike import Late, Product, Transport, multiply
 from unisono.objectives.base import objectives
 from unisono.objectives.contrast import InfoNCE
 from unisono.objectives.negatives import Memory, Mined, Sides, slerp
