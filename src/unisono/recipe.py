@@ -12,7 +12,7 @@ import yaml
 
 from unisono.core.errors import ConfigError, nearest
 from unisono.core.registry import NonNegative, Probability, decode
-from unisono.core.words import Chain, Word, as_setting, as_word
+from unisono.core.words import Chain, Word, as_setting, as_word, parse_chain
 
 #: The kind of a recipe that is a model.
 MODEL = "model"
@@ -23,6 +23,10 @@ KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "t
 #: The keys that a recipe of every kind may have.
 _COMMON = ("extends", "source", "claim", "needs")
 _MAX_BYTES = 1 << 20
+#: What an objective may be made of.
+_OBJECTIVES = ("supervised", "align")
+#: What is said where there is nothing to learn.
+NO_TARGET = "there is no target: name the column to predict, for example --target price, or learn one space for all columns with --align"
 #: What a layer's sharing may be given for.
 _ROLES = {"norm", "mixer", "ffn"}
 
@@ -252,13 +256,74 @@ class Supervised:
         self.drop_sources, self.reads, self.alone = drop_sources, reads, alone
 
 
-def build_objective(recipe: Recipe) -> Supervised:
+@dataclass(frozen=True)
+class Objectives:
+    """What a recipe's ``objective`` asks for: one sentence, or a list of them.
+
+    Attributes:
+        supervised: how targets are predicted, or None.
+        align: the ``align(...)`` sentences; without any the model has no shared space.
+    """
+
+    supervised: Supervised | None
+    align: tuple[Word, ...] = ()
+
+    @property
+    def drop_sources(self) -> float:
+        """Probability that a training row shows only a random part of its sources; what predicts nothing hides nothing."""
+        return self.supervised.drop_sources if self.supervised is not None else 0.0
+
+
+def objective_words(recipe: Recipe) -> list[Word]:
+    """The sentences of a recipe's objective.
+
+    Raises:
+        ConfigError: one is unknown, or there is none.
+    """
+    given, where = recipe.settings.get("objective", "supervised"), f"recipe {recipe.name}: objective"
+    words = [as_word(each, where) for each in (given if isinstance(given, list | tuple) else [given])]
+    for word in words:
+        if word.name not in _OBJECTIVES:
+            raise ConfigError(f"{where}: {word.name!r} is unknown{nearest(word.name, _OBJECTIVES)}")
+    if not words or [w.name for w in words].count("supervised") > 1:
+        raise ConfigError(f"{where}: expected a sentence or a list of them, supervised at most once")
+    return words
+
+
+def build_objective(recipe: Recipe) -> Objectives:
     """The recipe's objective.
 
     Raises:
         ConfigError: the objective is unknown or a setting does not fit.
     """
-    word = as_word(recipe.settings.get("objective", "supervised"), f"recipe {recipe.name}: objective")
-    if word.name != "supervised":
-        raise ConfigError(f"recipe {recipe.name}: objective: {word.name!r} is unknown{nearest(word.name, ['supervised'])}")
-    return Supervised(**decode(Supervised, word, where=f"recipe {recipe.name}: objective"))
+    words = objective_words(recipe)
+    own = next((w for w in words if w.name == "supervised"), None)
+    supervised = None if own is None else Supervised(**decode(Supervised, own, where=f"recipe {recipe.name}: objective"))
+    return Objectives(supervised, tuple(w for w in words if w.name == "align"))
+
+
+def fitted_objective(recipe: Recipe, *, targets: bool, align: bool = False, objective: str | None = None) -> Recipe:
+    """The recipe with the objective that a fit asks for.
+
+    Args:
+        recipe: as it was named.
+        targets: whether there are targets; without them nothing is supervised, with them something is.
+        align: whether a shared space is asked for.
+        objective: a sentence, or several joined by ``&``, in place of the recipe's.
+
+    Raises:
+        ConfigError: nothing is left to be learned, or a sentence is unknown.
+    """
+    words = [w for w in objective_words(recipe)] if objective is None else parse_chain(objective, "--objective")
+    recipe = recipe.with_settings({"objective": [as_setting(w) for w in words]})
+    words = objective_words(recipe)
+    if align and not any(w.name == "align" for w in words):
+        words = [*words, Word("align")]
+    if not targets:
+        words = [w for w in words if w.name != "supervised"]
+    elif not any(w.name == "supervised" for w in words):
+        words = [Word("supervised"), *words]
+    if not words:
+        raise ConfigError(NO_TARGET)
+    settings = [_plain(w) for w in words]
+    return recipe.with_settings({"objective": settings[0] if len(settings) == 1 else settings})

@@ -39,12 +39,14 @@ class Model:
     Args:
         target: target column, ``COLUMN=TASK``, several of them, or a mapping column -> task; not needed for ``fit(X, y)``.
         task: task of ``y`` in ``fit(X, y)``: ``category``, ``boolean``, ``number`` or ``labels``; found from ``y`` if None.
-        recipe: a recipe's name or path, or a mapping with a recipe's keys.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys; None for ``align`` where a space is asked for, else
+            ``early-fusion``.
         settings: ``key=value`` changes to the recipe.
         columns: column -> modality.
         budget: limit on the time of a fit, such as ``"90s"``, or None.
         seed: of every random choice.
-        options: further options of a fit by name (``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ...).
+        options: further options of a fit by name (``align``, ``objective``, ``item``, ``split``, ``key``, ``group``, ``time``, ``drop``,
+            ``bad_cells``, ...).
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class Model:
         *,
         target: Any = None,
         task: str | None = None,
-        recipe: str | Mapping[str, Any] = "early-fusion",
+        recipe: str | Mapping[str, Any] | None = None,
         settings: Sequence[str] = (),
         columns: Mapping[str, str] | None = None,
         budget: str | float | None = None,
@@ -151,6 +153,11 @@ class Model:
     def schema(self) -> Schema:
         """Columns and targets, with what was fitted."""
         return self._need().schema
+
+    @property
+    def aligned(self) -> bool:
+        """Whether sources share a space, so that any one may be sought by any other."""
+        return self._need().network.aligned
 
     @property
     def network(self) -> Network:
