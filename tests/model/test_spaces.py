@@ -24,6 +24,7 @@ class Planted:
     """A model that knows four words and how a vector stands for each; it stumbles over the word it is told to."""
 
     aligned = True
+    product = False
     schema = Schema((Column("shape", "vector", "shape", 0), Column("words", "text", "words", 1), Column("price", "number", "table", 2)))
 
     def __init__(self, bad: str | None = None) -> None:

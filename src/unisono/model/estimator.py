@@ -261,7 +261,10 @@ class Model:
 
         def write(found: dict[str, Any], laid: Laid) -> None:
             if report is not None:
-                page = search_page(laid.cache.name, found, laid, predictor.schema, examples=examples, where=questions.where)
+                page = search_page(
+                    laid.cache.name, found, laid, predictor.schema,
+                    product=predictor.product, examples=examples, where=questions.where,
+                )  # fmt: skip
                 write_text(Path(report), page)
 
         return evaluate_space(predictor, source, questions, then=write)

@@ -6,7 +6,6 @@ Letters: Q queries, G items of the gallery.
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from unisono.report.render import render_search
 from unisono.report.searching import ClassRow, Estimate, Example, Found, PairRow, SearchReport, SpaceRow
 from unisono.retrieve import measures
 from unisono.retrieve.measures import RANKS
-from unisono.retrieve.space import search_of
+from unisono.retrieve.space import Search, search_of, searches
 
 #: Results shown of a query; queries and misses shown of a pair; pairs of which any are shown.
 _SHOWN, _QUERIES, _MISSES, _PAIRS = 5, 2, 2, 6
@@ -31,7 +30,9 @@ _SHOWN, _QUERIES, _MISSES, _PAIRS = 5, 2, 2, 6
 _COLUMNS = 4
 
 
-def search_page(table: str, found: Mapping[str, Any], laid: Laid, schema: Schema, *, examples: bool, where: str | None) -> str:
+def search_page(
+    table: str, found: Mapping[str, Any], laid: Laid, schema: Schema, *, product: bool, examples: bool, where: str | None
+) -> str:
     """A page of what was measured.
 
     Args:
@@ -39,25 +40,26 @@ def search_page(table: str, found: Mapping[str, Any], laid: Laid, schema: Schema
         found: what ``measured`` gives.
         laid: the table in the space.
         schema: the model's columns.
+        product: several sources together seek another.
         examples: show rows.
         where: the filter on rows.
     """
     made = dt.datetime.now().astimezone().strftime("%d %B %Y, %H:%M").lstrip("0")
     return render_search(
-        search_report(found, laid, schema, examples=examples, where=where or ""), table=Path(table).name or table, made=made
+        search_report(found, laid, schema, product=product, examples=examples, where=where or ""),
+        table=Path(table).name or table,
+        made=made,
     )
 
 
-def search_report(
-    found: Mapping[str, Any], laid: Laid, schema: Schema, *, examples: bool, where: str = "", showcase: Showcase | None = None
-) -> SearchReport:
+def search_report(found: Mapping[str, Any], laid: Laid, schema: Schema, *, product: bool, examples: bool, where: str = "") -> SearchReport:
     """Figures and, unless rows may not be shown, examples; the other arguments are those of ``search_page``."""
     shown: list[Example] = []
     misses: list[Example] = []
     if examples:
-        drawer = _Drawer(laid, schema, showcase or Showcase(laid.cache))
-        for a, b in _shown_pairs(laid.space.sources):
-            some, worst = drawer.examples(a, b)
+        drawer = _Drawer(laid, schema, Showcase(laid.cache))
+        for asked, given in sorted(searches(laid.space.sources, product=product), key=_both_ways)[:_PAIRS]:
+            some, worst = drawer.examples(asked, given)
             shown += some
             misses += worst
     return SearchReport(
@@ -122,10 +124,9 @@ def _named(figure: Mapping[str, Any]) -> dict[str, Any]:
     return {"value": figure["value"], "interval": figure["ci95"]}
 
 
-def _shown_pairs(sources: Sequence[str]) -> list[tuple[str, str]]:
-    """The pairs that are shown, each two sources both ways."""
-    both = [pair for a, b in itertools.combinations(sources, 2) for pair in ((a, b), (b, a))]
-    return both[:_PAIRS]
+def _both_ways(search: tuple[tuple[str, ...], str]) -> list[str]:
+    """Two sources both ways stand one behind the other."""
+    return sorted([*search[0], search[1]])
 
 
 @dataclass
@@ -149,10 +150,10 @@ class _Drawer:
         if key is not None and key in self.laid.cache.schema.names:
             self._keys = self.laid.cache.take(self.laid.rows, [key]).column(key).to_pylist()
 
-    def examples(self, a: str, b: str) -> tuple[list[Example], list[Example]]:
+    def examples(self, asked: Sequence[str], given: str) -> tuple[list[Example], list[Example]]:
         """Some queries drawn at random, and those whose own came last."""
-        search = search_of(self.laid.space, a, b)
-        queries, gallery = self.laid.space.of(a, search.queries), self.laid.space.of(b, search.gallery)
+        search = search_of(self.laid.space, asked, given)
+        queries, gallery = search.vectors(self.laid.space)
         first = measures.rank(queries, gallery, search.positives).first
         known = np.flatnonzero(first > 0)
         rng = np.random.default_rng(0)
@@ -161,22 +162,21 @@ class _Drawer:
         worst = [q for q in late.tolist() if first[q] > 1 and q not in set(some.tolist())][:_MISSES]
 
         def shown(q: int) -> Example:
-            scores = gallery @ queries[q]
             _, items = search.positives.block(q, q + 1)
-            return self._example(a, b, search.queries[q], search.gallery, scores, items, int(first[q]))
+            return self._example(search, q, gallery @ queries[q], items, int(first[q]))
 
         return [shown(q) for q in some.tolist()], [shown(q) for q in worst]
 
-    def _example(
-        self, a: str, b: str, query: int, gallery: NDArray[np.int64], scores: NDArray[np.float32], items: NDArray[np.int64], rank: int
-    ) -> Example:
+    def _example(self, search: Search, q: int, scores: NDArray[np.float32], items: NDArray[np.int64], rank: int) -> Example:
+        gallery, query, b = search.gallery, int(search.queries[q]), search.given
         own = np.zeros(len(gallery), bool)
         own[items] = True
         order = np.lexsort((own, -scores))[:_SHOWN]
         found = [Found(self.cell(b, int(gallery[g])), self.name(int(gallery[g])), float(scores[g]), bool(own[g])) for g in order.tolist()]
         best = int(items[np.argmax(scores[items])])
         wanted = [] if own[order].any() else self.cell(b, int(gallery[best]))
-        return Example(a, b, self.cell(a, int(query)), self.name(int(query)), found, rank, len(gallery), wanted)
+        asked = [cell for source in search.asked for cell in self.cell(source, query)]
+        return Example(" + ".join(search.asked), b, asked, self.name(query), found, rank, len(gallery), wanted)
 
     def cell(self, source: str, row: int) -> list[Cell]:
         """A source of a row as a person sees it."""
