@@ -22,7 +22,7 @@ from unisono.core.memory import kept_heap, release_memory
 from unisono.core.schema import Schema
 from unisono.model.aligning import Aligner, check_apart, check_rows, lay_out, present_of, space_of
 from unisono.model.contents import read_contents
-from unisono.model.encoders import keep_features, open_features, store_encoders, with_encoders
+from unisono.model.encoders import check_frozen, keep_features, open_features, store_encoders, with_encoders, without_layers
 from unisono.model.evaluate import Evaluator
 from unisono.model.folder import CHECKPOINT, RECIPE, SCHEMA, WEIGHTS, write_model, write_schema
 from unisono.model.learner import Supervised, TrainingRows
@@ -131,6 +131,8 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
         source = open_table(data, null_words=options.null_words, encoding=options.encoding, media_root=options.media_root)
         check_names(options, source.schema.names, source.name)
         recipe = with_encoders(recipe, options.encoders, source.schema.names, link=options.link_encoders)
+        if options.freeze:
+            recipe = without_layers(recipe)
         cache = _cache(source, folder / CACHE, options.resume)
         try:
             prepared = prepare(cache, recipe, options, source.hints)
@@ -176,6 +178,8 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
     freeze(network, settings.freeze)
+    if options.freeze:
+        check_frozen(network.groups)
     keep_features(network.groups, open_features(options.features))
     objective = build_objective(recipe)
     assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(objective.drop_sources))
