@@ -8,6 +8,7 @@ from typing import Any
 
 from unisono.model.estimator import Model
 from unisono.model.inspect import Inspection, inspect_table
+from unisono.retrieve.index import Index
 
 
 def fit(
@@ -66,6 +67,28 @@ def load(folder: str | Path, *, encoders: Mapping[str, Any] | None = None) -> Mo
         ModelFolderError: it is absent, damaged, or made by a newer version.
     """
     return Model.load(folder, encoders=encoders)
+
+
+def open_index(path: str | Path, model: Model | str | Path | None = None, *, verify: bool | None = None) -> Index:
+    """Open an index.
+
+    Args:
+        path: the index's folder.
+        model: the model that made it, or its folder; None for the folder that the index records, where that is there. Without a model an
+            index can be searched by row alone.
+        verify: hash all files of the index; None for when they are not too large for that.
+
+    Raises:
+        IndexFolderError: the index is absent, damaged, made by a newer version, or by another model.
+        ModelFolderError: the model cannot be read.
+    """
+    index = Index(path, verify=verify)
+    if model is None and index.model_folder is not None and index.model_folder.is_dir():
+        model = index.model_folder
+    if model is not None:
+        known = model if isinstance(model, Model) else Model.load(model)
+        index.use(known.embedder())
+    return index
 
 
 def inspect(data: Any, **options: Any) -> Inspection:
