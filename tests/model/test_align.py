@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 import unisono
-from tests.model.aligned import codes, fit, fitted
+from tests.model.aligned import SMALL, codes, fit, fitted
 from unisono.core.errors import ConfigError, SchemaError, UserError
+from unisono.model.options import FitOptions
+from unisono.model.prepare import split_table
+from unisono.table.cache import TableCache
+from unisono.table.read import open_table
 from unisono.train.protocols import Interrupted
 
 Vectors = NDArray[np.float32]
@@ -167,6 +172,19 @@ def test_rows_of_one_item_and_equal_cells_belong_together() -> None:
     expected = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.bool)
     assert torch.equal(found, expected)
     assert torch.equal(related(side(1, 2, 3, 4), side(7, 7, 8, 9), item), expected.T)
+
+
+def test_rows_of_one_of_many_items_stay_on_one_side_and_training_sees_all_of_few() -> None:
+    table = codes(240).drop_columns(["split"])
+    for count, apart in ((120, True), (4, False)):
+        given = table.append_column("thing", pa.array([f"t{k % count}" for k in range(240)]))
+        settings, columns = (*SMALL, "train.steps=1"), {"left": "vector", "right": "vector", "note": "text"}
+        options = FitOptions(targets={}, item="thing", columns=columns, drop=("kind",), key="key", settings=settings, align=True)
+        with tempfile.TemporaryDirectory() as folder:
+            split = split_table(TableCache.write(open_table(given), Path(folder)), options)
+        train, test = ({k % count for k in part.tolist()} for part in (split.train, split.test))
+        assert len(test) > 0
+        assert not (train & test) if apart else len(train) == count
 
 
 def test_every_item_of_a_list_is_a_vector_of_its_own() -> None:
