@@ -23,7 +23,7 @@ SEEDS = (0, 1, 2)
 #: A fit takes at most so long.
 TIMED = Goal("seconds", must=60.0, better="lower", statistic="median")
 EMOJI: tuple[str, ...] = ("train.batch=128", "train.epochs=30")
-DIGITS: tuple[str, ...] = ("train.batch=256", "train.epochs=20", "train.lr=0.003")
+DIGITS: tuple[str, ...] = ("train.batch=64", "train.epochs=12", "train.lr=0.003", "train.ema=0.99")
 SHAPES: tuple[str, ...] = ("train.batch=256", "train.epochs=12", "train.lr=0.003")
 
 

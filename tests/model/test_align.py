@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 import unisono
 from tests.model.aligned import SMALL, codes, fit, fitted
 from unisono.core.errors import ConfigError, SchemaError, UserError
+from unisono.model.narrow import narrowed
 from unisono.model.options import FitOptions
 from unisono.model.prepare import split_table
+from unisono.model.stream import Predictor
 from unisono.table.cache import TableCache
 from unisono.table.read import open_table
 from unisono.train.protocols import Interrupted
@@ -147,6 +149,16 @@ def test_one_source_one_row_and_equal_rows_are_refused() -> None:
     apart = {n: [v if (k % 3) == i else None for k, v in enumerate(table[n].to_pylist())] for i, n in enumerate(("note", "left", "right"))}
     with pytest.raises(SchemaError, match="no training row has two"):
         fit(pa.table({**apart, "split": table["split"], "key": table["key"]}))
+
+
+def test_a_model_for_some_columns_keeps_their_place_in_the_space() -> None:
+    model = fitted()
+    small = narrowed(model.network, model._need().recipe, model.schema, ["note", "right"])
+    table = codes(8, seed=6)
+    whole = model.embed(table)
+    made = Predictor(*small).embed(table.select(["key", "note", "right"]))
+    for source in ("note", "right"):
+        assert np.allclose(vectors(made, f"embedding.{source}"), vectors(whole, f"embedding.{source}"), atol=1e-5)
 
 
 def test_sources_that_meet_too_early_are_refused() -> None:
