@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from unisono.core.errors import SchemaError, TableError
 from unisono.core.schema import ROW
 from unisono.retrieve.embedder import VECTOR, Embedder
 from unisono.retrieve.fields import MAX_MEDIA, choose_fields, field_schema, field_values
-from unisono.retrieve.scan import CHUNK, Float, Frame, chunks, mapped, round_rows
+from unisono.retrieve.scan import CHUNK, Float, Frame, Gallery, chunks, mapped, round_rows
 from unisono.retrieve.store import ArrowFile, Files
 from unisono.table.read import TableSource
 
@@ -244,3 +244,17 @@ def write_copies(
 def frame_of(side: dict[str, Any]) -> Frame:
     """The frame that a manifest records."""
     return Frame(np.asarray(side["centre"], np.float32), float(side["scale"]))
+
+
+def side_gallery(folder: Path, content: Mapping[str, Any], number: int) -> Gallery:
+    """One side of an index, memory-mapped.
+
+    Args:
+        folder: the index's folder.
+        content: its manifest.
+        number: of the side.
+    """
+    rows, shape = content["rows"], (content["rows"], content["dimension"])
+    kinds = (("f32", np.float32, shape), ("bf16", np.uint16, shape), ("bounds", np.float32, (rows, 3)))
+    vectors, low, bounds = (mapped(folder / side_file(number, content["generation"], kind), dtype, size) for kind, dtype, size in kinds)
+    return Gallery(vectors, low, bounds, frame_of(content["sides"][number]))
