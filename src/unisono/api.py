@@ -13,10 +13,11 @@ from unisono.retrieve.index import Index
 
 def fit(
     data: Any,
-    target: str | Sequence[str] | Mapping[str, str | None],
+    target: str | Sequence[str] | Mapping[str, str | None] | None = None,
     *,
+    align: bool = False,
     out: str | Path | None = None,
-    recipe: str | Mapping[str, Any] = "early-fusion",
+    recipe: str | Mapping[str, Any] | None = None,
     settings: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     budget: str | float | None = None,
@@ -24,19 +25,22 @@ def fit(
     progress: bool = True,
     **options: Any,
 ) -> Model:
-    """Fit a model to a table.
+    """Fit a model to a table: predict target columns, or learn one space for all its sources, or both.
 
     Args:
         data: a path (CSV, TSV, JSON Lines, Parquet, Arrow, a folder of class folders), an Arrow table, a data frame, a data set.
-        target: target column, ``COLUMN=TASK``, several of them, or a mapping column -> task.
+        target: target column, ``COLUMN=TASK``, several of them, or a mapping column -> task; not needed with ``align``.
+        align: learn one space in which any source finds any other.
         out: the model folder to write; None keeps the model in memory.
-        recipe: a recipe's name or path, or a mapping with a recipe's keys, its components as texts or ``unisono.words``.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys, its components as texts or ``unisono.words``; None for
+            ``align`` or ``early-fusion``.
         settings: ``key=value`` changes to the recipe.
         columns: column -> modality.
         budget: limit on the time of the whole fit, such as ``"5m"``.
         seed: of every random choice.
         progress: show a bar.
-        **options: ``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ``null_words``, ``encoding``, ``media_root``,
+        **options: ``objective`` (a sentence in place of the recipe's), ``item`` (a column whose equal values are one item),
+            ``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ``null_words``, ``encoding``, ``media_root``,
             ``resume``,
             ``force``, ``examples``, ``encoders`` (column -> Hugging Face model folder or ``nn.Module``), ``link_encoders``.
 
@@ -46,6 +50,8 @@ def fit(
     Raises:
         UserError: of many kinds; each message says what is wrong and what to do.
     """
+    if align:
+        options["align"] = True
     model = Model(target=target, recipe=recipe, settings=settings, columns=columns, budget=budget, seed=seed, options=options)
     return model.fit(data, out=out, progress=progress)
 

@@ -26,6 +26,7 @@ VERBS = {
     "embed": "turn every row of a table into a vector",
     "index": "make a table searchable, or add, replace and delete rows",
     "search": "find the rows nearest to a text, a picture, a sound, another row, or several of these",
+    "serve": "answer over HTTP, with a page to search and look at",
     "compress": "make a model cheaper, and say what changed",
     "recipes": "list the published systems that can be chosen by name, or show or draw one",
     "check": "hold the components of another package against the contracts",
