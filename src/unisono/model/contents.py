@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from unisono.core.errors import Unreadable
+from unisono.core.files import sha256
 from unisono.core.media import media_path
 from unisono.core.schema import SCALARS, Column, Schema
-from unisono.model.folder import sha256
 from unisono.objectives.align import Identity
 from unisono.table.cache import TableCache
 from unisono.table.hashing import array_hashes, codes, word_hash
