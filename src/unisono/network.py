@@ -30,9 +30,11 @@ from unisono.tasks.base import Task, tasks
 
 #: The tap whose tokens make the shared space, where a trunk saves one.
 SPACE = "space"
-#: The word for laying out weights in advance, and everything that ``Network.fold`` can do, in order.
-PACK = "pack"
-WORDS = (*FOLDS, PACK)
+#: The words for half precision and for laying out weights in advance, and everything that ``Network.fold`` can do, in order.
+HALF, PACK = "half", "pack"
+WORDS = (*FOLDS, HALF, PACK)
+#: Those that change nothing but the order of sums.
+LOSSLESS = (*FOLDS, PACK)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Network(nn.Module):
         return self.alignments is not None
 
     def fold(self, word: str) -> list[Note]:
-        """Do one fold of ``FOLDS``, or ``pack`` the linear maps, in place; ``folds`` remembers it.
+        """Do one fold of ``FOLDS``, take the trunk to bfloat16 (``half``), or ``pack`` the linear maps, in place; ``folds`` remembers it.
 
         Raises:
             ConfigError: there is no such fold.
@@ -114,6 +116,9 @@ class Network(nn.Module):
         if word == PACK:
             count = pack_linears(self)
             notes = [Note(word, "network", count > 0, f"{count} linear maps are laid out in advance, at every load again")]
+        elif word == HALF:
+            self.trunk.to(torch.bfloat16)
+            notes = [Note(word, "trunk", True, "weights and tokens in bfloat16, read-outs and heads in float32")]
         else:
             notes = fold(self.trunk, word)
         self.folds += (word,)
@@ -129,7 +134,7 @@ class Network(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
         values = self.tokens(batch)
-        result = self.trunk.run(values, batch.plan)
+        result = self.trunk.run(values.to(torch.bfloat16) if HALF in self.folds else values, batch.plan)
         each = self.of_targets(result.pooled, batch)
         pooled = torch.stack(each).mean(0) if len(result.pooled) > len(batch.rows) else result.pooled
         scores = self.said(each)

@@ -311,3 +311,12 @@ def test_an_index_in_memory_leaves_nothing_behind() -> None:
     assert folder.is_dir()
     del index
     assert not folder.exists()
+
+
+def test_an_index_that_keeps_no_column(tmp_path: Path) -> None:
+    index = build_index(Stub(), things(), tmp_path / "idx", fields=[])
+    assert index.search(text="red", to="photo", k=1).to_json()["hits"][0]["fields"] == {}
+    index.delete([f"t{k:03d}" for k in range(10)])
+    assert (index.size, index.rows) == (20, 20)
+    with pytest.raises(FilterError, match="no column 'price'"):
+        index.search(text="red", where="price < 3")

@@ -18,10 +18,12 @@ from unisono.model.fit import Fitted, fit_table
 from unisono.model.folder import read_model, write_model
 from unisono.model.indexing import PredictorEmbedder
 from unisono.model.options import FitOptions, named_targets, parse_duration
+from unisono.model.spaces import SpaceQuestions, check_aligned, evaluate_space
 from unisono.model.stream import Predictor
 from unisono.network import Network
 from unisono.retrieve.index import Index
 from unisono.retrieve.make import build_index
+from unisono.table.read import open_table
 
 _FEATURE = "x{}"
 _LABEL = "y"
@@ -213,19 +215,41 @@ class Model:
         name = {"number": "r2", "labels": "map"}.get(schema.targets[0].task, "accuracy")
         return float("nan") if metrics[name] is None else float(metrics[name])
 
-    def evaluate(self, data: Any, *, where: str | None = None, missing: bool = True, **options: Any) -> dict[str, Any]:
-        """Measure the model on a table that holds the targets.
+    def evaluate(
+        self, data: Any, *, where: str | None = None, missing: bool = True, retrieval: bool = False, group: str | None = None,
+        zero_shot: str | None = None, templates: Sequence[str] = (), text: str | None = None, **options: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Measure the model on a table: its answers against the targets in it, or its shared space.
 
         Args:
             data: the table.
             where: a filter on rows.
             missing: also measure what becomes of it when sources are missing.
+            retrieval: measure the shared space instead: what finds what across sources.
+            group: for retrieval, a column whose equal values are one item.
+            zero_shot: for retrieval, a column whose values name classes.
+            templates: phrasings of a class's name, such as ``"a picture of a {}"``.
+            text: the text column that takes the phrasings; None for the only one.
             **options: ``bad_cells``, ``null_words``, ``encoding``, ``media_root``.
 
         Returns:
-            ``{"rows": n, "targets": {column: {metric: value}}, "missing": [{"present": [...], "targets": {...}}, ...]}``.
+            ``{"rows": n, "targets": {column: {metric: value}}, "missing": [{"present": [...], "targets": {...}}, ...]}``; for retrieval
+            ``{"retrieval": [...], "space": {...}}``, see ``evaluate_space``.
+
+        Raises:
+            UserError: a column is absent, or retrieval is asked of a model without a shared space.
         """
+        questions = SpaceQuestions(where, group, zero_shot, tuple(templates), text)
+        if retrieval:
+            return self._space(data, questions, options)
+        questions.refuse_without_retrieval()
         return self.predictor(**options).evaluate(data, where=where, missing=missing)
+
+    def _space(self, data: Any, questions: SpaceQuestions, options: Mapping[str, Any]) -> dict[str, Any]:
+        predictor = self.predictor(**options)
+        check_aligned(predictor)
+        source = open_table(data, null_words=predictor.null_words, encoding=predictor.encoding, media_root=predictor.media_root)
+        return evaluate_space(predictor, source, questions)
 
     def embed(self, data: Any, **options: Any) -> pa.Table:
         """One vector for each row, and one for each of its sources (what the row would be with that source alone)."""
@@ -336,8 +360,6 @@ def with_labels(data: Any, y: Any) -> pa.Table:
     Raises:
         SchemaError: their numbers of rows differ, or the features have a column ``y`` already.
     """
-    from unisono.table.read import open_table
-
     table = pa.Table.from_batches(list(open_table(as_features(data)).batches()))
     labels = pa.array(list(y))
     if len(labels) != table.num_rows:

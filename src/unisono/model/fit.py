@@ -22,7 +22,7 @@ from unisono.core.memory import kept_heap, release_memory
 from unisono.core.schema import Schema
 from unisono.model.aligning import Aligner, check_apart, check_rows, lay_out, present_of, retrieval
 from unisono.model.contents import read_contents
-from unisono.model.encoders import store_encoders, with_encoders
+from unisono.model.encoders import keep_features, open_features, store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
 from unisono.model.folder import CHECKPOINT, RECIPE, SCHEMA, WEIGHTS, write_model, write_schema
 from unisono.model.learner import Supervised, TrainingRows
@@ -172,6 +172,7 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
     freeze(network, settings.freeze)
+    keep_features(network.groups, open_features(options.features))
     objective = build_objective(recipe)
     assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(objective.drop_sources))
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)

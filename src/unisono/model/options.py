@@ -43,6 +43,7 @@ class FitOptions:
         force: replace what is in ``out``.
         examples: show rows in the report.
         encoders: column -> a frozen encoder: a local Hugging Face model folder, or an ``nn.Module``.
+        features: the folder where features of frozen encoders are kept; None for the user's cache, ``off`` to keep none on disk.
         link_encoders: refer to encoder folders by path and hash instead of copying them into the model.
         progress: show a bar.
     """
@@ -70,6 +71,7 @@ class FitOptions:
     force: bool = False
     examples: bool = True
     encoders: Mapping[str, Any] = field(default_factory=dict)
+    features: str | Path | None = None
     link_encoders: bool = False
     progress: bool = True
 

@@ -20,6 +20,7 @@ from unisono.core.errors import CellError, SchemaError, TableError, UserError
 from unisono.core.memory import kept_heap
 from unisono.core.schema import ROW, Schema
 from unisono.model.aligning import lay_out
+from unisono.model.encoders import keep_features, open_features
 from unisono.model.evaluate import Evaluator
 from unisono.model.prepare import open_store, scan_cells, warn_of_cells
 from unisono.model.scoring import Scored, batches_of, pool, score
@@ -77,6 +78,7 @@ class Predictor:
         encoding: of text files.
         media_root: the folder that media paths are relative to, when not the table's own.
         bad: unreadable cells met so far.
+        features: the folder where features of frozen encoders are kept; None for the user's cache, ``off`` to keep none on disk.
     """
 
     network: Network
@@ -87,8 +89,10 @@ class Predictor:
     encoding: str = "utf-8"
     media_root: Path | None = None
     bad: list[BadCell] = field(default_factory=list)
+    features: str | Path | None = None
 
     def __post_init__(self) -> None:
+        keep_features(self.network.groups, open_features(self.features))
         self.device = choose_device()
         self.network.to(self.device)
         precision = str(self.recipe.settings.get("train", {}).get("precision", "auto"))

@@ -242,7 +242,7 @@ def _kept_parts(files: Files, content: dict[str, Any], dead_N: NDArray[np.bool_]
             names[kind] = f"{kind}-{content['generation'] + 1}-{number}.arrow"
             table, done = open_arrow(files.folder / part[kind]), 0
             file = ArrowFile(files, names[kind], table.schema)
-            for batch in table.to_batches(max_chunksize=CHUNK):
+            for batch in table.to_batches(max_chunksize=CHUNK) if table.num_columns else ():
                 chosen = pa.array(keep[done : done + batch.num_rows])
                 file.write(batch.filter(chosen))
                 done += batch.num_rows

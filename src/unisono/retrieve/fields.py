@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from unisono.core.errors import SchemaError, nearest
 from unisono.core.schema import TABLE_SOURCE, Column
 from unisono.modalities.base import Context, modalities
-from unisono.table.write import json_value
+from unisono.table.write import plain_value
 
 #: The largest media cell that is kept in an index, in bytes.
 MAX_MEDIA = 1 << 20
@@ -114,4 +114,4 @@ def _bytes_in(cell: Any) -> int:
 
 def shown(value: Any) -> Any:
     """A field's value in JSON; bytes are told by their number alone."""
-    return json_value(value, lambda data: {"bytes": len(data)})
+    return plain_value(value, lambda data: {"bytes": len(data)})

@@ -91,7 +91,8 @@ class Index:
         parts = content["parts"]
         self._keys = pa.chunked_array([c for p in parts for c in open_arrow(self.folder / p["keys"]).column("key").chunks])
         self._fields = pa.concat_tables([open_arrow(self.folder / p["fields"]) for p in parts])
-        if not self.rows == len(self._keys) == self._fields.num_rows == sum(p["rows"] for p in parts):
+        shown = self._fields.num_rows if self._fields.num_columns else self.rows  # a table without columns has no rows
+        if not self.rows == len(self._keys) == shown == sum(p["rows"] for p in parts):
             raise ValueError("its parts do not have the same number of rows")
 
     def check_model(self, embedder: Embedder | None) -> None:

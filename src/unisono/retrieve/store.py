@@ -24,7 +24,7 @@ FORMAT = 1
 MANIFEST, KIND = "index.json", "index"
 _LOCK = ".lock"
 #: Folders of up to so many bytes are hashed whenever they are opened; of larger ones only the sizes are looked at.
-HASHED = 1 << 30
+HASHED = 1 << 28
 _BLOCK = 1 << 22
 
 

@@ -22,7 +22,7 @@ from unisono.serve.facets import Facet, codes_of, facet_of, kind_of
 from unisono.serve.layout import near_duplicates, neighbourly, principal
 from unisono.serve.replies import Refused
 from unisono.table.filter import parse_filter
-from unisono.table.write import json_value
+from unisono.table.write import plain_value
 
 Indices = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -119,9 +119,9 @@ class Gallery:
         found = self.table.take(pa.array(rows)).to_pylist()
         items = []
         for row, fields in zip(rows.tolist(), found, strict=True):
-            shown = {n: _shown(json_value(v), whole) for n, v in fields.items() if v is not None}
+            shown = {n: _shown(plain_value(v), whole) for n, v in fields.items() if v is not None}
             media = [n for n in self.media if self.present[n][row]]
-            items.append({"row": row, "key": json_value(self.keys[row]), "fields": shown, "media": media})
+            items.append({"row": row, "key": plain_value(self.keys[row]), "fields": shown, "media": media})
         return items
 
     def cell(self, row: int, name: str) -> Any:

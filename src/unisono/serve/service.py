@@ -20,7 +20,7 @@ from unisono.serve.cells import rows_table
 from unisono.serve.gallery import Gallery
 from unisono.serve.metrics import Metrics
 from unisono.serve.replies import Refused
-from unisono.table.write import json_value
+from unisono.table.write import plain_value
 
 #: The most rows in one request.
 MAX_ROWS = 1024
@@ -213,7 +213,7 @@ class Service:
 
 def prediction_rows(table: pa.Table, schema: Schema) -> list[dict[str, Any]]:
     """Predictions row by row: target -> ``{"value": v, "probability": p, "probabilities": {class: p}}`` as far as it has them."""
-    columns = {n: [json_value(v) for v in table.column(n).to_pylist()] for n in table.column_names}
+    columns = {n: [plain_value(v) for v in table.column(n).to_pylist()] for n in table.column_names}
     rows: list[dict[str, Any]] = [{} for _ in range(table.num_rows)]
     for target in schema.targets:
         chance, classes = f"{target.name}.probability", f"{target.name}.probability."
