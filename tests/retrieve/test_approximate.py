@@ -29,7 +29,7 @@ def clustered(n: int, e: int = 24) -> np.ndarray:
 def test_the_recall_is_that_of_the_rows_themselves() -> None:
     vectors = clustered(3000)
     present = np.arange(3000) % 3 > 0
-    graph = Graph.build(vectors, present)
+    graph = Graph.build(Gallery.of(vectors), present)
     queries = vectors[np.flatnonzero(present)[5::10]]
     found = graph.nearest(queries, 10)
     assert present[found].all()

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unisono.core.errors import DependencyError, IndexFolderError
+from unisono.retrieve.exact import search
+from unisono.retrieve.scan import Gallery
 
 Ints = NDArray[np.int64]
 
@@ -57,17 +59,14 @@ class Graph:
         self._graph, self.recall, self.effort = graph, recall, effort
 
     @classmethod
-    def build(cls, vectors: Any, present: NDArray[np.bool_]) -> Graph:
+    def build(cls, gallery: Gallery, present: NDArray[np.bool_]) -> Graph:
         """Build a graph, and choose the least effort by which it finds what exact search finds.
 
         Args:
-            vectors: (N, E) unit vectors.
+            gallery: unit vectors.
             present: (N,) which rows have one.
         """
-        from unisono.retrieve.exact import search
-        from unisono.retrieve.scan import Gallery
-
-        faiss = library()
+        faiss, vectors = library(), gallery.vectors
         inner = faiss.IndexHNSWFlat(vectors.shape[1], cls._LINKS, faiss.METRIC_INNER_PRODUCT)
         inner.hnsw.efConstruction = cls._BUILD
         graph = cls(faiss.IndexIDMap2(inner))
@@ -77,7 +76,7 @@ class Graph:
             graph._graph.add_with_ids(np.ascontiguousarray(vectors[chosen]), chosen)
         asked = np.asarray(vectors[rows[:: max(1, len(rows) // cls._ASKED)][: cls._ASKED]])
         k = min(10, len(rows))
-        truth, _ = search(Gallery.of(np.ascontiguousarray(vectors[rows])), asked, k)
+        truth, _ = search(gallery, asked, k, present)
         for effort in cls._EFFORTS:
             graph.effort = effort
             found = graph.nearest(asked, k)
