@@ -6,7 +6,7 @@ Letters: N rows, E width of the space, S sources.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unisono.core.errors import ConfigError, SchemaError
+from unisono.core.plan import move
 from unisono.model.contents import Contents
 from unisono.model.scoring import batches_of, outputs
-from unisono.network import Network
+from unisono.network import SPACE, Network, Output
 from unisono.nn.space import Shown, Side, join, mean_of_sources
+from unisono.objectives.align import first_content, related
+from unisono.objectives.alike import Cosine
+from unisono.objectives.matching import hard_partners, paired_with
 from unisono.retrieve import measures
 from unisono.retrieve.space import Space, ranks_of, search_of, searches
 from unisono.table.batching import Assembler, Batch
@@ -96,6 +100,37 @@ class Aligner:
         assert self.network.alignments is not None
         found: tuple[Tensor, dict[str, Tensor]] = self.network.alignments(shown, self.contents.identity(rows).to(device))
         return found
+
+    def matching(self, output: Output, rows: Rows) -> Tensor:
+        """The loss of telling a batch's rows from rows of which one source was exchanged, by the layers behind the space.
+
+        The source is drawn for the batch, and what it is exchanged for by how alike it is to the rest of the row in the space; nothing is
+        exchanged for what belongs together with the row.
+        """
+        network = self.network
+        assert network.matching is not None
+        assert output.tapped is not None
+        values, meta = output.tapped
+        host = torch.device("cpu")
+        meta, sides = move(meta, host), list(self.contents.identity(rows).told(move(output.shown[0], host)).values())
+        chosen, count = int(torch.randint(len(sides), ())), len(rows)
+        others = [side for k, side in enumerate(sides) if k != chosen]
+        rest = Cosine().together(others, count)
+        (a, has_a), (b, has_b) = rest.of_rows(count), sides[chosen].of_rows(count)
+        both = has_a & has_b
+        item = torch.from_numpy(self.contents.item[rows])
+        same = torch.eye(count, dtype=torch.bool)
+        whole = replace(sides[chosen], vectors=b[has_b], row=torch.nonzero(has_b)[:, 0], content=first_content(sides[chosen], count)[has_b])
+        same[:, has_b] |= related(Side(a, torch.arange(count), torch.zeros(count, dtype=torch.int64)), whole, item)
+        alike = (a @ b.T).detach() * network.matching.sharpness
+        partner = hard_partners(alike, same | ~both[:, None] | ~both[None, :], torch.rand(count))
+        index, paired = paired_with(meta, meta.source == chosen, partner)
+        made = torch.nonzero(partner >= 0).squeeze(1)
+        start = network.trunk.after(SPACE)
+        plan = network.trunk.plan(paired, start=start).to(values.device)
+        wrong = network.trunk.run(values[index.to(values.device)], plan, start).pooled[made.to(values.device)]
+        loss: Tensor = network.matching(output.pooled[made.to(values.device)], wrong)
+        return loss * network.matching.weight
 
     def validate(self, batches: Iterable[Batch], *, device: torch.device, bf16: bool) -> dict[str, float]:
         """Recall at 1, mean average precision and loss on validation rows, the mean over all searches."""
