@@ -177,10 +177,7 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
     if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
-    freeze(network, settings.freeze)
-    if options.freeze:
-        check_frozen(network.groups)
-    keep_features(network.groups, open_features(options.features))
+    _freeze(network, settings, options)
     objective = build_objective(recipe)
     assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(objective.drop_sources))
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
@@ -229,6 +226,14 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
         )
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return fitted
+
+
+def _freeze(network: Network, settings: TrainSettings, options: FitOptions) -> None:
+    """Set aside what is not trained, and keep on disk what frozen encoders say."""
+    freeze(network, settings.freeze)
+    if options.freeze:
+        check_frozen(network.groups)
+    keep_features(network.groups, open_features(options.features))
 
 
 def make_aligner(network: Network, prepared: Prepared, assembler: Assembler, options: FitOptions) -> Aligner:
