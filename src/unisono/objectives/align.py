@@ -263,6 +263,12 @@ class Alignments(nn.Module):
         """What tokens (T, D) show of each source, in each space."""
         return tuple(space(x_TD, meta) for space in self.spaces)
 
+    def centre(self, x_TD: Tensor, meta: Meta) -> None:
+        """Set the centres of all spaces by what tokens (T, D) of some rows show."""
+        for space in self.spaces:
+            assert isinstance(space, Space)
+            space.centre(x_TD, meta)
+
     def forward(self, shown: Sequence[Shown], identity: Identity) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted sum of all sentences, and each by itself."""
         told = [identity.told(each) for each in shown]
