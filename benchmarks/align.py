@@ -22,9 +22,11 @@ from unisono.retrieve import measures
 SEEDS = (0, 1, 2)
 #: A fit takes at most so long.
 TIMED = Goal("seconds", must=60.0, better="lower", statistic="median")
-EMOJI: tuple[str, ...] = ("train.batch=128", "train.epochs=30")
+EMOJI: tuple[str, ...] = (
+    "train.batch=128", "train.epochs=30", "train.lr=0.0015", "objective=align(loss=softmax(temperature=0.15, lowest=0.1))",
+)  # fmt: skip
 DIGITS: tuple[str, ...] = ("train.batch=64", "train.epochs=12", "train.lr=0.003", "train.ema=0.99")
-SHAPES: tuple[str, ...] = ("train.batch=256", "train.epochs=12", "train.lr=0.003")
+SHAPES: tuple[str, ...] = ("train.batch=128", "train.epochs=5", "train.lr=0.001")
 
 
 def aligned(table: pa.Table, settings: tuple[str, ...], seed: int, **options: Any) -> tuple[Any, float]:
