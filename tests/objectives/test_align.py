@@ -355,6 +355,15 @@ def test_sentences_of_one_what_share_a_space_and_weights_count() -> None:
     assert float(total) == pytest.approx(float(values[0] + 0.5 * values[1] + values[2]))
 
 
+def test_the_loss_is_in_float32_whatever_the_precision_around_it() -> None:
+    made = Alignments(["align"], width=4, sources=("a", "b"), where="here")
+    sides = {name: replace(s, vectors=s.vectors.float()) for name, s in shown(sources=("a", "b")).items()}
+    identity = Identity(torch.arange(6), {name: torch.arange(6)[:, None] for name in ("a", "b")})
+    plain = float(made([sides], identity)[0].detach())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(made([sides], identity)[0].detach()) == plain
+
+
 @pytest.mark.parametrize("word", ["global", "tokens", "lexical", "global(layers=2)"])
 def test_a_space_gives_unit_vectors_and_a_missing_source_gives_none(word: str) -> None:
     from tests.tokens import meta_of

@@ -270,13 +270,14 @@ class Alignments(nn.Module):
             space.centre(x_TD, meta)
 
     def forward(self, shown: Sequence[Shown], identity: Identity) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of all sentences, and each by itself."""
+        """The weighted sum of all sentences, and each by itself; in float32, whatever the precision around it."""
         told = [identity.told(each) for each in shown]
         parts = {}
         total: Any = 0.0
         for k, (term, place) in enumerate(zip(self.terms, self.of, strict=True)):
             assert isinstance(term, Align)
-            loss = term(told[place], identity.item)
+            with torch.autocast(identity.item.device.type, enabled=False):
+                loss = term(told[place], identity.item)
             parts["align" if len(self.terms) == 1 else f"align {k + 1}"] = loss
             total = total + term.weight * loss
         return total, parts
