@@ -32,6 +32,7 @@ Vectors = NDArray[np.float32]
 #: The loss is taken of at most so many validation rows at once.
 _LOSS_ROWS = 512
 _APART_ROWS, _APART_MOST = 8, 1e-3
+_CENTRE_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -205,6 +206,14 @@ def check_rows(network: Network, contents: Contents, present_NS: NDArray[np.bool
         raise SchemaError(f"{file}: all training rows are one item, so that nothing is to be told apart; name another column with --item")
     none = int((~present_NS.any(1)).sum())
     return [f"{none} rows have none of the sources and no place in the space"] if none else []
+
+
+def centre(network: Network, assembler: Assembler, store: Store, rows: Rows, device: torch.device) -> None:
+    """Set the centres of a new network's shared spaces by some of its training rows."""
+    was_training = network.training
+    for batch in batches_of(assembler, store, rows[:_CENTRE_ROWS], size=_CENTRE_ROWS):
+        network.eval().centre(batch.to(device))
+    network.train(was_training)
 
 
 def check_apart(network: Network, assembler: Assembler, store: Store, rows: Rows, device: torch.device) -> None:

@@ -20,7 +20,7 @@ from unisono.core.errors import ConfigError, UserError
 from unisono.core.files import write_text
 from unisono.core.memory import kept_heap, release_memory
 from unisono.core.schema import Schema
-from unisono.model.aligning import Aligner, check_apart, check_rows, lay_out, present_of, space_of
+from unisono.model.aligning import Aligner, centre, check_apart, check_rows, lay_out, present_of, space_of
 from unisono.model.contents import read_contents
 from unisono.model.encoders import check_frozen, keep_features, open_features, store_encoders, with_encoders, without_layers
 from unisono.model.evaluate import Evaluator
@@ -189,6 +189,7 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
         network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16, own.reads, own.alone, aligner
     )
     network.to(device)
+    centre(network, assembler, prepared.store, split.train, device)
     check_apart(network, assembler, prepared.store, split.train, device)
     measured = Evaluator(network, schema, assembler, prepared.store, prepared.targets, device, bf16)
     held_out = {name: part for name, part in (("val", split.val), ("test", split.test)) if len(part)}
