@@ -186,8 +186,11 @@ def test_rows_are_added_replaced_and_deleted(index: Index) -> None:
 def test_an_index_of_which_much_was_deleted_is_written_anew(index: Index) -> None:
     index.add(things(3, 100))
     before = {h.key: h.score for h in index.search(text="blue", k=50) if h.key >= "t012"}
+    (index.folder / "notes.txt").write_text("mine")
     index.delete([f"t{k:03d}" for k in range(12)])
     assert (index.size, index.rows) == (21, 21)
+    assert (index.folder / "notes.txt").exists()
+    assert {p.name for p in index.folder.glob("*-*")} == set(index._content["files"]), "no file is left of the old index"
     assert {h.key: h.score for h in index.search(text="blue", k=50)} == pytest.approx(before)
     Index(index.folder, verify=True)
     assert index.add(things(2, 200)) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,13 +23,16 @@ from unisono.retrieve.embedder import Embedder
 from unisono.retrieve.fields import MAX_MEDIA
 from unisono.retrieve.hubness import corrections
 from unisono.retrieve.scan import mapped, rows_in_chunk
-from unisono.retrieve.store import MANIFEST, ArrowFile, Files, open_arrow, write_manifest
+from unisono.retrieve.store import ArrowFile, Files, open_arrow, write_manifest
 from unisono.table.read import TableSource
 
 logger = logging.getLogger("unisono")
 
 #: Rows from which approximate search is worth its error: below, exact search takes some hundredths of a second.
 LARGE = 5_000_000
+
+
+_OURS = re.compile(r"(side\d+|present|dead|keys|fields|graph\d+)-[\d-]+\.(f32|bf16|int8|bounds|u8|arrow|faiss)")
 
 
 @dataclass(frozen=True)
@@ -259,8 +263,8 @@ def _kept_parts(files: Files, content: dict[str, Any], dead_N: NDArray[np.bool_]
 
 
 def commit(folder: Path, content: dict[str, Any]) -> None:
-    """Make a change count, and remove the files that no longer do."""
+    """Make a change count, and remove the index's own files that no longer do."""
     write_manifest(folder, content)
     for path in folder.iterdir():
-        if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST and path.name not in content["files"]:
+        if path.is_file() and _OURS.fullmatch(path.name) and path.name not in content["files"]:
             path.unlink(missing_ok=True)
