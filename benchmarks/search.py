@@ -20,6 +20,7 @@ from benchmarks.timing import interleave, slots_of
 
 SIZE, CLUSTERS = 256, 4096
 BATCHES = (1, 32, 1000)
+EFFORTS = (16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256)
 Float = NDArray[np.float32]
 
 
@@ -169,12 +170,12 @@ def search_approximate(*, arm: str, seed: int) -> Measured:
     peer.add(np.arange(len(vectors)), vectors)
     built["usearch_build"] = (time.perf_counter() - begin, "s")
     reached: dict[str, tuple[float, str]] = {"ours_recall": (recall(index.nearest(queries, 10)[1], expected), "share")}
-    for effort in (16, 24, 32, 48, 64, 96, 128, 192, 256):
+    for effort in EFFORTS:
         direct.hnsw.efSearch = effort
         reached["faiss_recall"] = (recall(direct.search(queries, 10)[1], expected), "share")
         if reached["faiss_recall"][0] >= 0.99:
             break
-    for effort in (16, 24, 32, 48, 64, 96, 128, 192, 256):
+    for effort in EFFORTS:
         peer.expansion_search = effort
         reached["usearch_recall"] = (recall(peer.search(queries, 10).keys.astype(np.int64), expected), "share")
         if reached["usearch_recall"][0] >= 0.99:

@@ -95,3 +95,21 @@ def test_another_model_is_refused(run: Run, model: Path, table: Path, index: Pat
     done = run("search", index, "--row", "1", "--model", tmp_path / "m")
     assert (done.code, done.out) == (2, "")
     assert "another model" in done.err
+
+
+def test_a_correction_comes_from_a_recipe_of_an_index(run: Run, model: Path, table: Path, tmp_path: Path) -> None:
+    assert run("index", model, table, "--out", tmp_path / "a", "--quiet").code == 0
+    done = run("index", model, table, "--out", tmp_path / "b", "--recipe", "invgc", "--set", "index.correction.rate=0.2", "--quiet")
+    assert done.code == 0, done.err
+    plain, corrected = (run("search", tmp_path / name, "--row", "3", "-k", "5", "--json").json["hits"] for name in "ab")
+    assert [h["score"] for h in plain] != [h["score"] for h in corrected]
+    for words, says in (
+        (["--set", "index.correction.rate=0.2"], "name one with --recipe"),
+        (["--recipe", "early-fusion"], "early-fusion"),
+        (["--recipe", "invgc", "--approximate"], "searched exactly"),
+        (["--recipe", "invgc", "--set", "index.correction.rate=-1"], "rate"),
+    ):
+        done = run("index", model, table, "--out", tmp_path / "c", *words)
+        assert (done.code, done.out) == (2, "")
+        assert says in done.err
+        assert not (tmp_path / "c").exists()

@@ -186,8 +186,11 @@ def test_rows_are_added_replaced_and_deleted(index: Index) -> None:
 def test_an_index_of_which_much_was_deleted_is_written_anew(index: Index) -> None:
     index.add(things(3, 100))
     before = {h.key: h.score for h in index.search(text="blue", k=50) if h.key >= "t012"}
+    (index.folder / "notes.txt").write_text("mine")
     index.delete([f"t{k:03d}" for k in range(12)])
     assert (index.size, index.rows) == (21, 21)
+    assert (index.folder / "notes.txt").exists()
+    assert {p.name for p in index.folder.glob("*-*")} == set(index._content["files"]), "no file is left of the old index"
     assert {h.key: h.score for h in index.search(text="blue", k=50)} == pytest.approx(before)
     Index(index.folder, verify=True)
     assert index.add(things(2, 200)) == 2
@@ -321,3 +324,26 @@ def test_an_index_that_keeps_no_column(tmp_path: Path) -> None:
     assert (index.size, index.rows) == (20, 20)
     with pytest.raises(FilterError, match="no column 'price'"):
         index.search(text="red", where="price < 3")
+
+
+def test_a_correction_is_what_its_formula_says_on_the_rows_of_the_index(index: Index, tmp_path: Path) -> None:
+    from unisono.retrieve.hubness import corrections
+
+    corrected = build_index(Stub(), things(), tmp_path / "dbnorm", correction="dbnorm(dynamic=false)")
+    vectors, present = index.vectors("photo")
+    rows, (notes, with_note), (tables, with_table) = np.flatnonzero(present), index.vectors("note"), index.vectors("table")
+    bank = np.concatenate([notes[with_note], tables[with_table]])
+    by = corrections.build("dbnorm(dynamic=false)").fit(vectors[rows], query_bank=bank, gallery_bank=vectors[rows])
+    red = _unit(index, text="red")
+    scores = by.gallery.astype(np.float64) @ by.queries(red[None])[0].astype(np.float64)
+    hits = Index(tmp_path / "dbnorm", embedder=Stub()).search(text="red", to="photo", k=6)
+    assert [h.row for h in hits] == rows[np.argsort(-scores, kind="stable")[:6]].tolist()
+    assert [h.score for h in hits] == pytest.approx(np.sort(scores)[::-1][:6].tolist(), abs=1e-12)
+    assert hits.hits != index.search(text="red", to="photo", k=6).hits
+    assert "t300" in keys(corrected.search(text="red" if corrected.add(things(3, 300)) else "", k=40))
+    still = build_index(Stub(), things(), tmp_path / "still", correction="invgc(rate=0)")
+    assert keys(still.search(text="red", to="photo", k=6)) == keys(index.search(text="red", to="photo", k=6))
+    with pytest.raises(UserError, match="dbnorm"):
+        build_index(Stub(), things(), tmp_path / "no", correction="dbnrom")
+    with pytest.raises(UserError, match="searched exactly"):
+        build_index(Stub(), things(), tmp_path / "no", correction="dbnorm", approximate=True)

@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--field", metavar="COLUMN", action="append", help="a column to keep in the index (repeatable; default: all but lists of numbers)"
     )
     parser.add_argument("--max-media", type=int, metavar="BYTES", help="the largest picture or sound that is kept (default 1 MiB)")
+    parser.add_argument("--recipe", metavar="NAME", help="a recipe of an index, such as dbnorm or invgc, or a recipe file")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a change to that recipe (repeatable)")
     common.add_bad_cells(parser)
     common.add_reading(parser)
     common.add_output(parser)
@@ -37,10 +39,17 @@ def run(arguments: argparse.Namespace) -> int:
     """Make or change an index."""
     common.show_notes(arguments.quiet)
     changes = arguments.add or arguments.update or arguments.delete
-    given = {"approximate": arguments.approximate, "fields": arguments.field, "max_media": arguments.max_media}
+    given = {
+        "approximate": arguments.approximate,
+        "fields": arguments.field,
+        "max_media": arguments.max_media,
+        "correction": _correction(arguments),
+    }
     settings = {name: value for name, value in given.items() if value is not None}
     if changes and settings:
-        raise UserError("--approximate, --field and --max-media are chosen when an index is made; leave them out, or make it again")
+        raise UserError(
+            "--approximate, --field, --max-media and --recipe are chosen when an index is made; leave them out, or make it again"
+        )
     if (arguments.table is None) != bool(arguments.delete):
         raise UserError("give a TABLE to index" if arguments.table is None else "--delete takes keys and no TABLE")
     done = _change(arguments) if changes else _make(arguments, settings)
@@ -49,6 +58,28 @@ def run(arguments: argparse.Namespace) -> int:
     elif not arguments.quiet:
         print(", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in done.items() if value not in ({}, [])))
     return 0
+
+
+def _correction(arguments: argparse.Namespace) -> str | None:
+    """The correction that a recipe names.
+
+    Raises:
+        UserError: there are changes without a recipe, or the recipe is none of an index.
+    """
+    from unisono.core.words import as_word
+    from unisono.recipe import load_recipe
+
+    if arguments.recipe is None:
+        if arguments.set:
+            raise UserError("--set changes a recipe; name one with --recipe")
+        return None
+    found = load_recipe(arguments.recipe, arguments.set, kind="index")["index"]
+    unknown = sorted(set(found) - {"correction"})
+    if unknown or "correction" not in found:
+        raise UserError(
+            f"recipe {arguments.recipe!r}: 'index' holds a correction and nothing else{f', got {unknown[0]!r}' if unknown else ''}"
+        )
+    return str(as_word(found["correction"], "index.correction"))
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:

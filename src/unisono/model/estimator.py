@@ -291,7 +291,8 @@ class Model:
             out: the folder to write; None keeps the index in a temporary folder for as long as it is used.
             reading: ``bad_cells``, ``null_words``, ``encoding``, ``media_root``.
             **settings: ``approximate`` (also build graphs; None for when there are many rows), ``fields`` (columns to keep),
-                ``max_media`` (the largest cell of media that is kept, in bytes).
+                ``max_media`` (the largest cell of media that is kept, in bytes), ``correction`` (against hubs and crowding, such as
+                ``"dbnorm"``).
 
         Raises:
             UserError: of many kinds; each message says what to mend.

@@ -47,8 +47,8 @@ class Graph:
     #: The recall at ten that is wanted.
     WANTED: ClassVar[float] = 0.99
     _TIED = 1e-6
-    _LINKS, _BUILD, _ASKED, _CHUNK = 32, 80, 200, 50_000
-    _EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+    _LINKS, _BUILD, _ASKED, _CHUNK = 32, 80, 500, 50_000
+    _EFFORTS = (16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 256, 384, 512)
 
     def __init__(self, graph: Any, rows: Ints, *, recall: float = float("nan"), effort: int = 64) -> None:
         """Wrap a graph of the library.

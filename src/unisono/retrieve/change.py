@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,14 +21,18 @@ from unisono.retrieve.approximate import Graph
 from unisono.retrieve.build import Added, Target, add_rows, present_file, side_file, side_gallery, write_copies
 from unisono.retrieve.embedder import Embedder
 from unisono.retrieve.fields import MAX_MEDIA
+from unisono.retrieve.hubness import corrections
 from unisono.retrieve.scan import mapped, rows_in_chunk
-from unisono.retrieve.store import MANIFEST, ArrowFile, Files, open_arrow, write_manifest
+from unisono.retrieve.store import ArrowFile, Files, open_arrow, write_manifest
 from unisono.table.read import TableSource
 
 logger = logging.getLogger("unisono")
 
 #: Rows from which approximate search is worth its error: below, exact search takes some hundredths of a second.
 LARGE = 5_000_000
+
+
+_OURS = re.compile(r"(side\d+|present|dead|keys|fields|graph\d+)-[\d-]+\.(f32|bf16|int8|bounds|u8|arrow|faiss)")
 
 
 @dataclass(frozen=True)
@@ -38,19 +43,25 @@ class Settings:
         approximate: also build graphs for approximate search; None for when there are many rows.
         fields: the columns to keep; None for all but lists of numbers.
         max_media: the largest cell of media that is kept, in bytes.
+        correction: what is done against hubs and crowding, such as ``dbnorm`` or ``invgc(rate=0.3)``; None for nothing.
     """
 
     approximate: bool | None = None
     fields: Sequence[str] | None = None
     max_media: int = MAX_MEDIA
+    correction: str | None = None
 
     def __post_init__(self) -> None:
+        if self.correction is not None:
+            corrections.build(self.correction, where="correction")
+            if self.approximate:
+                raise UserError("an index with a correction is searched exactly; leave out approximate, or the correction")
         if self.max_media < 0:
             raise UserError(f"max_media is {self.max_media!r}; it is a number of bytes, at least 0")
 
     def wants_graphs(self, rows: int) -> bool:
         """Whether so many rows get graphs."""
-        return rows >= LARGE if self.approximate is None else self.approximate
+        return self.correction is None and (rows >= LARGE if self.approximate is None else self.approximate)
 
 
 def create(folder: Path, embedder: Embedder, source: TableSource, settings: Settings) -> dict[str, Any]:
@@ -252,8 +263,8 @@ def _kept_parts(files: Files, content: dict[str, Any], dead_N: NDArray[np.bool_]
 
 
 def commit(folder: Path, content: dict[str, Any]) -> None:
-    """Make a change count, and remove the files that no longer do."""
+    """Make a change count, and remove the index's own files that no longer do."""
     write_manifest(folder, content)
     for path in folder.iterdir():
-        if path.is_file() and not path.name.startswith(".") and path.name != MANIFEST and path.name not in content["files"]:
+        if path.is_file() and _OURS.fullmatch(path.name) and path.name not in content["files"]:
             path.unlink(missing_ok=True)

@@ -7,7 +7,8 @@ and exact). Since ``q . c`` is the same for all rows, rows are ordered by ``q . 
     |q . u - p . w| <= |q| |u - w| + |q - p| |w|                                  (Cauchy and Schwarz)
 
 A matrix product adds its own error. Products of two bfloat16 numbers are exact in float32; E of them summed in float32 in any order, each
-sum rounded or flushed, are off by at most ``a |p| |w| + E 2^-120`` with ``a = (E + 2) 2^-23``; and the result ``s``, rounded to bfloat16,
+sum rounded or flushed, are off by at most ``a |p| |w| + E 2^-120`` with ``a = (E + 2) 2^-23`` (twice what sums need: the rest covers the
+float32 in which ends are compared); and the result ``s``, rounded to bfloat16,
 lies within ``d |s|`` of the sum for ``d = 1.01 * 2^-8``. Together, with ``r = |u - w|`` and ``n = |w|`` as stored for each row, ::
 
     |q . u - s| <= e + d |s|,    e = |q| r + (|q - p| + a |p|) n + E 2^-120

@@ -21,6 +21,7 @@ from unisono.core.schema import ROW
 from unisono.retrieve import change
 from unisono.retrieve.approximate import Graph
 from unisono.retrieve.build import present_file, side_gallery
+from unisono.retrieve.corrected import CorrectedSide
 from unisono.retrieve.embedder import Embedder
 from unisono.retrieve.exact import search as search_exactly
 from unisono.retrieve.fields import field_schema
@@ -80,6 +81,7 @@ class Index:
         self._galleries: dict[str, Gallery] = {}
         self._graphs: dict[str, Graph] = {}
         self._have: dict[str, NDArray[np.bool_]] = {}
+        self._corrected: dict[str, CorrectedSide] = {}
         self.check_model(self.embedder)
 
     def _read_rows(self) -> None:
@@ -165,6 +167,11 @@ class Index:
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The fields of every row (N), deleted ones included, memory-mapped."""
         return self._fields if columns is None else self._fields.select(list(columns))
+
+    @property
+    def correction(self) -> str | None:
+        """What is done against hubs and crowding when the index is searched; scores are then the corrected ones."""
+        return change.settings_of(self._content).correction
 
     @property
     def without_vector(self) -> int:
@@ -363,9 +370,18 @@ class Index:
         """
         _, present = self.vectors(to)
         may = present if allowed is None else present & allowed
+        if self.correction is not None:
+            side = self._correct(to)
+            return search_exactly(side.gallery, side.by.queries(queries_PE), k, may)
         if exact or to not in self._content["graphs"] or may.sum() < _FILTERED * self.rows:
             return search_exactly(self.gallery(to), queries_PE, k, may)
         return self._by_graph(queries_PE, k, to, may)
+
+    def _correct(self, side: str) -> CorrectedSide:
+        if side not in self._corrected:
+            others = [self.vectors(name) for name in self.sources if name != side] if self.aligned else []
+            self._corrected[side] = CorrectedSide.of(str(self.correction), self.vectors(side), others)
+        return self._corrected[side]
 
     def _by_graph(self, queries_PE: NDArray[np.float32], k: int, to: str, may: NDArray[np.bool_]) -> tuple[Any, NDArray[np.int64]]:
         """What the graph finds, and exactly what was added since it was built."""

@@ -20,7 +20,7 @@ def build_index(embedder: Embedder, data: Any, out: str | Path | None = None, **
         embedder: the model.
         data: the table.
         out: the folder to write; None keeps the index in a temporary folder for as long as it is used.
-        **settings: ``approximate``, ``fields``, ``max_media``.
+        **settings: ``approximate``, ``fields``, ``max_media``, ``correction``.
 
     Raises:
         UserError: of many kinds; each message says what to mend.
