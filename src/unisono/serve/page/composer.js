@@ -19,6 +19,7 @@ export class Composer {
     byId("file").accept = files.map((kind) => `${kind}/*`).join(",");
     this.input.disabled = !this.columns.text.length;
     if (!this.columns.text.length) this.input.placeholder = files.length ? "Add a picture or sound, or choose an item" : "Choose an item to find more like it";
+    this.draw();
     const as = byId("as");
     as.hidden = this.columns.text.length < 2;
     as.replaceChildren(...this.columns.text.map((name) => el("option", { value: name }, name)));
@@ -145,7 +146,7 @@ export class Composer {
       const off = el("button", { type: "button", class: "off", "aria-label": `Remove ${part.label}`, onclick: () => this.remove(place) }, "×");
       return el("span", { class: part.less ? "part less" : "part", role: "listitem" }, open, off);
     }));
-    if (!this.input.disabled) this.input.placeholder = this.parts.length ? "and …" : "Describe what you look for";
+    if (!this.input.disabled) this.input.placeholder = this.parts.length ? "and …" : matchMedia("(max-width: 600px)").matches ? "Search" : "Describe what you look for";
   }
 
   /** A small window for one part: its column, its weight, and whether it counts against. */
