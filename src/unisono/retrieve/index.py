@@ -368,21 +368,21 @@ class Index:
         return self._by_graph(queries_PE, k, to, may)
 
     def _by_graph(self, queries_PE: NDArray[np.float32], k: int, to: str, may: NDArray[np.bool_]) -> tuple[Any, NDArray[np.int64]]:
-        """What the graph finds, and exactly what was added since it was built; all scored exactly."""
-        told = self._content["graphs"][to]
-        if to not in self._graphs:
-            self._graphs[to] = Graph.from_file(self.folder / str(told["file"]), recall=told["recall"], effort=told["effort"])
+        """What the graph finds, and exactly what was added since it was built."""
+        told, number = self._content["graphs"][to], self._side(to)
         covered = int(told["rows"])
-        rows = self._graphs[to].nearest(queries_PE, k, None if may[:covered].all() else may[:covered])
-        if covered < self.rows:
-            tail = may.copy()
-            tail[:covered] = False
-            rows = np.concatenate([rows, search_exactly(self.gallery(to), queries_PE, k, tail)[1]], 1)
-        vectors = self.gallery(to).vectors
-        scores = np.einsum("pke,pe->pk", np.asarray(vectors[rows], np.float64), queries_PE.astype(np.float64))
-        scores[rows < 0] = -np.inf
-        order = np.lexsort((rows, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        if to not in self._graphs:
+            rows = np.flatnonzero(self._present[:covered, number])
+            self._graphs[to] = Graph.from_file(self.folder / str(told["file"]), rows, recall=told["recall"], effort=told["effort"])
+        scores, found = self._graphs[to].nearest(queries_PE, k, may)
+        if covered == self.rows:
+            return scores, found
+        tail = may.copy()
+        tail[:covered] = False
+        late = search_exactly(self.gallery(to), queries_PE, k, tail)
+        scores, found = np.concatenate([scores, late[0]], 1), np.concatenate([found, late[1]], 1)
+        order = np.lexsort((found, -scores), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
 
     # -- changes ------------------------------------------------------------------------------------------------------------
 
