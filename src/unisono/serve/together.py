@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from unisono.retrieve.embedder import Embedder
 from unisono.retrieve.hits import Hit, Hits
@@ -58,13 +60,16 @@ def search_together(index: Index, embedder: Embedder, queries: Sequence[Query]) 
         places = [n for n, query in enumerate(queries) if query.to == to]
         scores, rows = index.nearest(wanted[places], max(queries[n].k for n in places), to=to)
         searched = int(index.vectors(to)[1].sum())
-        for n, own_scores, own_rows in zip(places, scores, rows, strict=True):
+        items = _items(index, rows)
+        for n, own_scores, own_rows in zip(places, scores.tolist(), rows.tolist(), strict=True):
             told = {**queries[n].to_json(), "searched": searched, "without_vector": index.size - searched}
-            kept = own_rows[: queries[n].k]
-            found[n] = Hits(told, _hits(index, kept[kept >= 0], own_scores))
+            best = [(row, score) for row, score in zip(own_rows, own_scores, strict=True) if row >= 0][: queries[n].k]
+            found[n] = Hits(told, tuple(Hit(rank, row, items[row][0], score, items[row][1]) for rank, (row, score) in enumerate(best, 1)))
     return [found[n] for n in range(len(queries))]
 
 
-def _hits(index: Index, rows: Any, scores: Any) -> tuple[Hit, ...]:
-    fields, keys = index.take(rows).to_pylist(), index.keys.take(rows).to_pylist()
-    return tuple(Hit(n + 1, int(r), keys[n], float(scores[n]), fields[n] if fields else {}) for n, r in enumerate(rows))
+def _items(index: Index, rows: NDArray[np.int64]) -> dict[int, tuple[Any, dict[str, Any]]]:
+    """Row number -> key and fields of every row that was found, each read once."""
+    wanted = np.unique(rows[rows >= 0])
+    fields = index.take(wanted).to_pylist() or [{}] * len(wanted)
+    return dict(zip(wanted.tolist(), zip(index.keys.take(pa.array(wanted)).to_pylist(), fields, strict=True), strict=True))
