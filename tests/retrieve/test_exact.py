@@ -161,7 +161,7 @@ def test_int8_is_used_where_it_is_exact_alone(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_mean_counts_only_rows_that_are_there() -> None:
-    vectors = np.zeros((CHUNK + 10, 2), np.float32)
+    vectors = np.zeros((CHUNK // 2 + 10, 2), np.float32)
     present = np.zeros(len(vectors), bool)
     vectors[-4:], present[-4:] = [3, 4], True
     frame = Frame.of(vectors, present)

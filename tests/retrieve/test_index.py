@@ -53,6 +53,7 @@ def test_rows_that_are_asked_with_are_no_hits(index: Index) -> None:
     found = keys(index.search(row=["t003", "t006"], minus={"row": "t004"}, k=40))
     assert not {"t003", "t004", "t006"} & set(found)
     assert len(found) == len(set(found)) == 30 - 3 - index.without_vector
+    assert len(index.search(text="red", k=10**12)) == 28
 
 
 def test_rows_without_a_cell_are_never_found_but_counted(index: Index) -> None:

@@ -84,8 +84,9 @@ def _weights(given: Sequence[str]) -> dict[str, float]:
 
 def show(found: dict[str, Any]) -> None:
     """Hits as a table, with the first fields."""
-    names = [n for n in (found["hits"][0]["fields"] if found["hits"] else {})][:_SHOWN]
-    rows = [[str(h["rank"]), str(h["key"]), f"{h['score']:.4f}", *(_cell(h["fields"][n]) for n in names)] for h in found["hits"]]
+    hits = found["hits"]
+    names = [n for n in (hits[0]["fields"] if hits else {}) if any(h["fields"][n] != h["key"] for h in hits)][:_SHOWN]
+    rows = [[str(h["rank"]), str(h["key"]), f"{h['score']:.4f}", *(_cell(h["fields"][n]) for n in names)] for h in hits]
     common.print_table(rows, ["rank", "key", "score", *names], {1: 24})
     query = found["query"]
     if query["without_vector"]:

@@ -12,7 +12,7 @@ import safetensors.torch
 
 from unisono.model.stream import Predictor
 from unisono.network import Network
-from unisono.table.read import TableSource
+from unisono.table.read import TableSource, open_table
 
 
 def fingerprint(network: Network) -> str:
@@ -65,8 +65,9 @@ class PredictorEmbedder:
         return bool(getattr(self._predictor, "aligned", False))
 
     def open(self, data: Any) -> TableSource:
-        """Open a table of rows to embed."""
-        return self._predictor.open(data)
+        """Open a table of rows to embed; what it lacks is said when it is read."""
+        given = self._predictor
+        return open_table(data, null_words=given.null_words, encoding=given.encoding, media_root=given.media_root)
 
     def embeddings(self, data: Any) -> Iterator[pa.RecordBatch]:
         """Key, ``embedding`` and ``embedding.SOURCE``, batch by batch."""

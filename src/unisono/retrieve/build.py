@@ -21,7 +21,7 @@ from unisono.core.errors import SchemaError, TableError
 from unisono.core.schema import ROW
 from unisono.retrieve.embedder import VECTOR, Embedder
 from unisono.retrieve.fields import MAX_MEDIA, choose_fields, field_schema, field_values
-from unisono.retrieve.scan import CHUNK, Copies, Float, Frame, Gallery, chunks, mapped
+from unisono.retrieve.scan import Copies, Float, Frame, Gallery, chunks, mapped
 from unisono.retrieve.store import ArrowFile, Files
 from unisono.table.read import TableSource
 
@@ -232,7 +232,7 @@ def write_copies(
     for number, side in enumerate(sides):
         vectors = mapped(files.folder / side_file(number, generation, "f32"), np.float32, (end, dimension))
         frame = frame_of(side) if "centre" in side else Frame.of(vectors, present[:, number])
-        for start, part in chunks(vectors[begin:], CHUNK):
+        for start, part in chunks(vectors[begin:]):
             copies = Copies.of(part, frame)
             copies.bounds[~present[begin + start : begin + start + len(part), number]] = 0.0
             for kind, data in (("bf16", copies.low), ("int8", copies.coarse), ("bounds", copies.bounds)):

@@ -20,7 +20,7 @@ from unisono.retrieve.approximate import Graph
 from unisono.retrieve.build import Added, Target, add_rows, present_file, side_file, side_gallery, write_copies
 from unisono.retrieve.embedder import Embedder
 from unisono.retrieve.fields import MAX_MEDIA
-from unisono.retrieve.scan import CHUNK, mapped
+from unisono.retrieve.scan import mapped, rows_in_chunk
 from unisono.retrieve.store import MANIFEST, ArrowFile, Files, open_arrow, write_manifest
 from unisono.table.read import TableSource
 
@@ -214,8 +214,9 @@ def compacted(folder: Path, content: dict[str, Any], dead_N: NDArray[np.bool_]) 
         files.append(present_file(new), np.ascontiguousarray(present[live]).tobytes())
         for number in range(count):
             vectors = mapped(folder / side_file(number, old, "f32"), np.float32, (rows, size))
-            for begin in range(0, len(live), CHUNK):
-                files.append(side_file(number, new, "f32"), np.ascontiguousarray(vectors[live[begin : begin + CHUNK]]).tobytes())
+            step = rows_in_chunk(size)
+            for begin in range(0, len(live), step):
+                files.append(side_file(number, new, "f32"), np.ascontiguousarray(vectors[live[begin : begin + step]]).tobytes())
         files.settle()
         parts = list(_kept_parts(files, content, dead_N))
         sides = [{"name": side["name"]} for side in content["sides"]]
@@ -241,7 +242,7 @@ def _kept_parts(files: Files, content: dict[str, Any], dead_N: NDArray[np.bool_]
             names[kind] = f"{kind}-{content['generation'] + 1}-{number}.arrow"
             table, done = open_arrow(files.folder / part[kind]), 0
             file = ArrowFile(files, names[kind], table.schema)
-            for batch in table.to_batches(max_chunksize=CHUNK) if table.num_columns else ():
+            for batch in table.to_batches(max_chunksize=4096) if table.num_columns else ():
                 chosen = pa.array(keep[done : done + batch.num_rows])
                 file.write(batch.filter(chosen))
                 done += batch.num_rows

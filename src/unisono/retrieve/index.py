@@ -298,7 +298,7 @@ class Index:
         allowed = allowed & present
         without = left - int(allowed.sum())
         allowed[excluded] = False
-        scores, rows = self.nearest(vector[None], k, to=asked.to, allowed=allowed, exact=exact)
+        scores, rows = self.nearest(vector[None], min(k, self.rows), to=asked.to, allowed=allowed, exact=exact)
         found = rows[0][rows[0] >= 0]
         told = {**asked.to_json(), "searched": int(allowed.sum()), "without_vector": without}
         fields, keys = self.take(found).to_pylist(), self._keys.take(pa.array(found)).to_pylist()

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from unisono.core.errors import ShapeError
 
-CHUNK = 16_384
+#: Numbers in a chunk.
+CHUNK = 1 << 19
 #: Bounds are computed in float64 and kept in float32: this much is added so that rounding never makes one too small.
 SLACK = 1.0 + 1e-5
 
@@ -71,12 +72,18 @@ def power_of_two(length: float) -> float:
     return float(2.0 ** -np.frexp(length)[1])
 
 
-def chunks(vectors: Any, size: int = CHUNK) -> Iterator[tuple[int, NDArray[np.float64]]]:
+def rows_in_chunk(size: int) -> int:
+    """C for vectors of E numbers: what is made of a chunk stays in the processor's cache."""
+    return max(1, CHUNK // max(1, size))
+
+
+def chunks(vectors: Any) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Rows (C, E) in float64, chunk by chunk, each with the number of its first row.
 
     Raises:
         ShapeError: a vector holds a number that is not finite.
     """
+    size = rows_in_chunk(vectors.shape[1])
     for begin in range(0, len(vectors), size):
         part = np.asarray(vectors[begin : begin + size], np.float64)
         if not np.isfinite(part).all():
