@@ -22,6 +22,7 @@ from unisono.modalities.base import Cells, Context, modalities
 from unisono.modalities.groups import choose_tokeniser
 from unisono.network import Network, build_task
 from unisono.nn.share import sharings
+from unisono.objectives.align import Identity
 from unisono.recipe import Recipe, load_recipe, recipe_names
 from unisono.table.batching import Assembler, Batch, SourceDropout
 
@@ -161,7 +162,11 @@ def test_every_parameter_gets_gradient(model: Model) -> None:
         said = [
             s for o in (output, nothing) for scores in (o.scores, *o.earlier, o.alone.scores if o.alone else {}) for s in scores.values()
         ]
-        sum((s * torch.randn_like(s)).sum() for s in said).backward()
+        loss = sum((s * torch.randn_like(s)).sum() for s in said)
+        if network.alignments is not None:
+            own = Identity(torch.arange(ROWS), {s: torch.arange(ROWS * 9).view(ROWS, 9) for s in model.schema.sources})
+            loss = loss + network.alignments(output.shown, own)[0]
+        loss.backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert [name for name in without if not explained(model, name)] == []
 

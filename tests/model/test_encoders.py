@@ -104,7 +104,7 @@ def test_a_recipe_may_name_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_path_that_leads_out_of_the_model_folder_is_refused(tmp_path: Path) -> None:
-    from unisono.model.folder import sha256
+    from unisono.core.files import sha256
 
     vit = vit_folder(tmp_path / "vit")
     fit(encoders={"photo": vit}, out=tmp_path / "m")

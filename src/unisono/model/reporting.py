@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unisono.core.files import write_text
 from unisono.core.schema import Column, Target
 from unisono.model.evaluate import Evaluator
-from unisono.model.folder import REPORT, write_text
+from unisono.model.folder import REPORT
 from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared
 from unisono.model.provenance import commands, facts
