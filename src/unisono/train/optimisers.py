@@ -81,12 +81,13 @@ class AdamW(torch.optim.AdamW):
             state.update(step=zero.clone(), exp_avg=torch.zeros_like(p), exp_avg_sq=zero)
         state["step"] += 1
         steps = float(state["step"])
-        size = p[0].numel() * min(len(p), MOST_ROWS)
+        square = torch.linalg.vector_norm(gradient).square() / (p[0].numel() * min(len(p), MOST_ROWS))
         state["exp_avg"].lerp_(gradient, 1.0 - first)
-        state["exp_avg_sq"].lerp_(gradient.square().sum() / size, 1.0 - second)
-        scale = (state["exp_avg_sq"] / (1.0 - second**steps)).sqrt().add_(1e-8)
-        p.mul_(1.0 - group["lr"] * group["weight_decay"])
-        p.sub_(state["exp_avg"] / scale, alpha=group["lr"] / (1.0 - first**steps))
+        state["exp_avg_sq"].lerp_(square, 1.0 - second)
+        scale = (float(state["exp_avg_sq"]) / (1.0 - second**steps)) ** 0.5 + 1e-8
+        if group["weight_decay"]:
+            p.mul_(1.0 - group["lr"] * group["weight_decay"])
+        p.add_(state["exp_avg"], alpha=-group["lr"] / (1.0 - first**steps) / scale)
 
 
 @optimisers.register("sgd", source="Robbins and Monro 1951; momentum: Sutskever et al. 2013")
