@@ -17,13 +17,15 @@ from unisono.core.errors import ConfigError, nearest
 from unisono.core.names import Names
 from unisono.core.registry import Count, check
 from unisono.core.schema import MODALITIES, Schema
+from unisono.core.tokens import Meta
 from unisono.modalities.groups import Group, group_columns
 from unisono.nn.alone import Alone, OwnHeads
 from unisono.nn.grammar import build_trunk
 from unisono.nn.part import Frame
 from unisono.nn.space import Side
-from unisono.nn.trunk import Result
 from unisono.objectives.align import Alignments
+from unisono.objectives.base import objectives
+from unisono.objectives.matching import Matching
 from unisono.recipe import Recipe, build_objective
 from unisono.table.batching import Batch
 from unisono.tasks.base import Task, tasks
@@ -48,6 +50,7 @@ class Output:
         earlier: what the reads before the last say, in their order: target name -> (B, K) of each; without the wide part.
         alone: what single sources say, in training; None where the objective does not ask.
         shown: what each source shows in each shared space, the model's own first; empty without an alignment.
+        tapped: the tokens that make the space and what is known of them, for pairs; None where no pairs are matched.
     """
 
     pooled: Tensor
@@ -56,6 +59,7 @@ class Output:
     earlier: tuple[dict[str, Tensor], ...] = ()
     alone: Alone | None = None
     shown: tuple[dict[str, Side], ...] = ()
+    tapped: tuple[Tensor, Meta] | None = None
 
 
 class Network(nn.Module):
@@ -99,6 +103,14 @@ class Network(nn.Module):
             where = f"recipe {recipe.name}: objective"
             kinds = {c.source: c.modality for c in schema.columns if c.source == c.name}
             self.alignments = Alignments(objective.align, width=width, sources=schema.sources, where=where, kinds=kinds)
+        self.matching: Matching | None = None
+        if objective.matching is not None:
+            built = objectives.build(objective.matching, where=f"recipe {recipe.name}: objective", width=width)
+            self.matching = built if isinstance(built, Matching) else None
+            if not self.trunk.after(SPACE):
+                raise ConfigError(
+                    f"recipe {recipe.name}: matching judges pairs by layers in which sources meet: put a step {{save: {SPACE}}} before them"
+                )
         self.folds: tuple[str, ...] = ()
 
     @property
@@ -146,15 +158,12 @@ class Network(nn.Module):
         extra = result.flow.extra
         alone = self.alone(values, batch.plan.meta) if self.training and self.alone.sources else None
         added = torch.stack([e.float() for e in extra]).sum() if extra else None
-        return Output(pooled.float(), scores, added, earlier, alone, self.show(result, batch))
-
-    def show(self, result: Result, batch: Batch) -> tuple[dict[str, Side], ...]:
-        """What sources show in the shared spaces: of the tokens that the trunk saves as ``space``, or of those that leave it."""
         if self.alignments is None:
-            return ()
+            return Output(pooled.float(), scores, added, earlier, alone)
         taps = result.flow.taps
         values, meta = (taps[SPACE], result.flow.metas[SPACE]) if SPACE in taps else (result.tokens, batch.plan.last)
-        return self.alignments.show(values.float(), meta)
+        tapped = (values, meta) if self.matching is not None and self.training else None
+        return Output(pooled.float(), scores, added, earlier, alone, self.alignments.show(values.float(), meta), tapped)
 
     def of_targets(self, pooled: Tensor, batch: Batch) -> list[Tensor]:
         """What a read gave each target, (B, D) each: after a fork by task its own part, else the same for all."""

@@ -24,7 +24,7 @@ KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "t
 _COMMON = ("extends", "source", "claim", "needs")
 _MAX_BYTES = 1 << 20
 #: What an objective may be made of.
-_OBJECTIVES = ("supervised", "align")
+_OBJECTIVES = ("supervised", "align", "matching")
 #: What is said where there is nothing to learn.
 NO_TARGET = "there is no target: name the column to predict, for example --target price, or learn one space for all columns with --align"
 #: What a layer's sharing may be given for.
@@ -263,10 +263,12 @@ class Objectives:
     Attributes:
         supervised: how targets are predicted, or None.
         align: the ``align(...)`` sentences; without any the model has no shared space.
+        matching: the ``matching(...)`` sentence, or None.
     """
 
     supervised: Supervised | None
     align: tuple[Word, ...] = ()
+    matching: Word | None = None
 
     @property
     def drop_sources(self) -> float:
@@ -285,8 +287,11 @@ def objective_words(recipe: Recipe) -> list[Word]:
     for word in words:
         if word.name not in _OBJECTIVES:
             raise ConfigError(f"{where}: {word.name!r} is unknown{nearest(word.name, _OBJECTIVES)}")
-    if not words or [w.name for w in words].count("supervised") > 1:
-        raise ConfigError(f"{where}: expected a sentence or a list of them, supervised at most once")
+    names = [w.name for w in words]
+    if not words or names.count("supervised") > 1 or names.count("matching") > 1:
+        raise ConfigError(f"{where}: expected a sentence or a list of them, supervised and matching at most once")
+    if "matching" in names and "align" not in names:
+        raise ConfigError(f"{where}: matching takes its pairs by how alike they are in a shared space: put align beside it")
     return words
 
 
@@ -299,7 +304,8 @@ def build_objective(recipe: Recipe) -> Objectives:
     words = objective_words(recipe)
     own = next((w for w in words if w.name == "supervised"), None)
     supervised = None if own is None else Supervised(**decode(Supervised, own, where=f"recipe {recipe.name}: objective"))
-    return Objectives(supervised, tuple(w for w in words if w.name == "align"))
+    matching = next((w for w in words if w.name == "matching"), None)
+    return Objectives(supervised, tuple(w for w in words if w.name == "align"), matching)
 
 
 def fitted_objective(recipe: Recipe, *, targets: bool, align: bool = False, objective: str | None = None) -> Recipe:

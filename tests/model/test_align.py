@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 import unisono
-from tests.model.aligned import codes, fit, fitted
+from tests.model.aligned import SMALL, codes, fit, fitted
 from unisono.core.errors import ConfigError, SchemaError, UserError
+from unisono.model.narrow import narrowed
+from unisono.model.options import FitOptions
+from unisono.model.prepare import split_table
+from unisono.model.stream import Predictor
+from unisono.table.cache import TableCache
+from unisono.table.read import open_table
 from unisono.train.protocols import Interrupted
 
 Vectors = NDArray[np.float32]
@@ -33,7 +40,7 @@ def test_every_source_finds_every_other_on_rows_that_training_never_saw() -> Non
     assert [(f["from"], f["to"]) for f in found] == list(itertools.permutations(["note", "left", "right"], 2))
     assert all(0.9 * 48 * 0.75 < f["n"] <= 48 for f in found)
     assert min(f["r@1"] for f in found) > 0.6
-    assert all(low <= f[k] <= high for f in found for k, (low, high) in f["ci95"].items())
+    assert all(ci is None or ci[0] <= f[k] <= ci[1] for f in found for k, ci in f["ci95"].items())
 
 
 def test_all_vectors_are_unit_vectors_of_one_space_and_a_row_is_the_mean_of_its_sources() -> None:
@@ -144,6 +151,16 @@ def test_one_source_one_row_and_equal_rows_are_refused() -> None:
         fit(pa.table({**apart, "split": table["split"], "key": table["key"]}))
 
 
+def test_a_model_for_some_columns_keeps_their_place_in_the_space() -> None:
+    model = fitted()
+    small = narrowed(model.network, model._need().recipe, model.schema, ["note", "right"])
+    table = codes(8, seed=6)
+    whole = model.embed(table)
+    made = Predictor(*small).embed(table.select(["key", "note", "right"]))
+    for source in ("note", "right"):
+        assert np.allclose(vectors(made, f"embedding.{source}"), vectors(whole, f"embedding.{source}"), atol=1e-5)
+
+
 def test_sources_that_meet_too_early_are_refused() -> None:
     with pytest.raises(ConfigError, match="lets sources meet before they are embedded"):
         fit(codes(60), recipe="early-fusion", settings=("steps.mix.scope=sample",))
@@ -167,6 +184,19 @@ def test_rows_of_one_item_and_equal_cells_belong_together() -> None:
     expected = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.bool)
     assert torch.equal(found, expected)
     assert torch.equal(related(side(1, 2, 3, 4), side(7, 7, 8, 9), item), expected.T)
+
+
+def test_rows_of_one_of_many_items_stay_on_one_side_and_training_sees_all_of_few() -> None:
+    table = codes(240).drop_columns(["split"])
+    for count, apart in ((120, True), (4, False)):
+        given = table.append_column("thing", pa.array([f"t{k % count}" for k in range(240)]))
+        settings, columns = (*SMALL, "train.steps=1"), {"left": "vector", "right": "vector", "note": "text"}
+        options = FitOptions(targets={}, item="thing", columns=columns, drop=("kind",), key="key", settings=settings, align=True)
+        with tempfile.TemporaryDirectory() as folder:
+            split = split_table(TableCache.write(open_table(given), Path(folder)), options)
+        train, test = ({k % count for k in part.tolist()} for part in (split.train, split.test))
+        assert len(test) > 0
+        assert not (train & test) if apart else len(train) == count
 
 
 def test_every_item_of_a_list_is_a_vector_of_its_own() -> None:

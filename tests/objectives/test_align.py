@@ -138,6 +138,8 @@ def test_a_tuple_that_stands_in_some_row_is_no_negative() -> None:
     s = s.masked_fill(~keep, -torch.inf)
     expected = -(torch.log_softmax(s, 1).diagonal().mean() + torch.log_softmax(s, 0).diagonal().mean()) / 2
     assert float(found) == pytest.approx(float(expected), abs=1e-6)
+    found.backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite()) for p in loss.parameters())
 
 
 def test_a_product_of_two_is_a_cosine_and_keeps_its_size() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from unisono.core.errors import ShapeError
 from unisono.retrieve import exact
 from unisono.retrieve.exact import search
-from unisono.retrieve.scan import CHUNK, Frame, Gallery, round_rows
+from unisono.retrieve.scan import CHUNK, Copies, Frame, Gallery
 
 
 def reference(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
@@ -39,7 +39,7 @@ def check(vectors: np.ndarray, queries: np.ndarray, k: int, allowed: np.ndarray 
 @st.composite
 def galleries(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, int, np.ndarray | None]:
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    n, e, p = draw(st.integers(1, 600)), draw(st.sampled_from([1, 2, 7, 33])), draw(st.integers(1, 4))
+    n, e, p = draw(st.integers(1, 600)), draw(st.sampled_from([1, 2, 17, 33])), draw(st.sampled_from([1, 3, 6]))
     vectors = rng.normal(size=(n, e))
     kind = draw(st.sampled_from(["isotropic", "cone", "duplicates", "alike", "outlier", "near", "mixed"]))
     if kind == "cone":
@@ -97,24 +97,26 @@ def test_larger_galleries_in_several_blocks(shape: str) -> None:
     check(vectors, vectors[:2], 2000, None, gallery)
 
 
+@pytest.mark.parametrize("kind", [exact._Low, exact._Coarse, exact._Single])
 @pytest.mark.parametrize("shape", ["isotropic", "cone"])
-def test_the_low_look_decides_alone_where_scores_differ(shape: str) -> None:
+def test_one_look_decides_alone_where_scores_differ(shape: str, kind: type) -> None:
     """On such data hardly a query needs a second pass, and no row that float64 finds is lost in the first."""
     vectors = unit(np.random.default_rng(1).normal(size=(9000, 64))) if shape == "isotropic" else cone(9000, 64, 2)
     gallery, queries = Gallery.of(vectors), exact.Queries.of(vectors[:50])
-    query, row, left = exact._survivors(exact._Look(gallery, queries, low=True), gallery, 10, None, 50)
-    assert len(left) == 0
+    query, row, left = exact._survivors(kind(gallery, queries), gallery, 10, None, 50)
     assert len(row) < 50 * 320
-    for p in range(50):
+    assert len(left) == 0 or kind is exact._Coarse, "int8 is too coarse for a cone, and says so"
+    for p in sorted(set(range(50)) - set(left.tolist())):
         truth = set(np.argsort(-reference(vectors, vectors[p]), kind="stable")[:10].tolist())
         assert truth <= set(row[query == p].tolist())
 
 
-def test_the_bound_holds_and_is_not_idle() -> None:
+@pytest.mark.parametrize("kind", [exact._Low, exact._Coarse])
+def test_the_bound_holds_and_is_not_idle(kind: type) -> None:
     rng = np.random.default_rng(0)
     for vectors in (unit(rng.normal(size=(3000, 48))), cone(3000, 48, 3), rng.normal(size=(3000, 48)).astype(np.float32) * 1e-30):
         gallery, queries = Gallery.of(vectors), exact.Queries.of(rng.normal(size=(20, 48)).astype(np.float32))
-        look = exact._Look(gallery, queries, low=True)
+        look = kind(gallery, queries)
         low = look.scores(0, 3000).double().numpy()
         true = queries.exact @ ((vectors.astype(np.float64) - gallery.frame.centre) * gallery.frame.scale).T
         error, bound = np.abs(low - true), look.errors(gallery.bounds).double().numpy() + look.relative * np.abs(low)
@@ -133,17 +135,29 @@ def test_rows_that_are_appended_keep_the_frame() -> None:
     rng = np.random.default_rng(0)
     old, new = rng.normal(size=(3000, 16)).astype(np.float32), 50 + rng.normal(size=(2500, 16)).astype(np.float32)
     gallery = Gallery.of(old)
-    low, bounds = round_rows(new.astype(np.float64), gallery.frame)
-    both = Gallery(np.concatenate([old, new]), np.concatenate([gallery.low, low]), np.concatenate([gallery.bounds, bounds]), gallery.frame)
+    copies = Copies.of(new.astype(np.float64), gallery.frame)
+    joined = [np.concatenate([getattr(gallery, name), getattr(copies, name)]) for name in ("low", "coarse", "bounds")]
+    both = Gallery(np.concatenate([old, new]), *joined, gallery.frame)
     check(both.vectors, np.concatenate([old[:3], new[:3]]), 10, None, both)
 
 
 def test_without_bfloat16_and_with_coarse_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = unit(np.random.default_rng(1).normal(size=(5000, 32)))
     gallery = Gallery.of(vectors)
-    check(vectors, vectors[:3], 10, None, Gallery(vectors, None, gallery.bounds, gallery.frame))
+    check(vectors, vectors[:3], 10, None, gallery.rows(np.arange(5000)))
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
-    assert exact._looks(Gallery(vectors, None, gallery.bounds, gallery.frame)) == []
+    assert exact._looks(gallery.rows(np.arange(5000)), 1) == []
+
+
+def test_int8_is_used_where_it_is_exact_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = unit(np.random.default_rng(1).normal(size=(5000, 32)))
+    gallery = Gallery.of(vectors)
+    monkeypatch.setattr(exact, "int8_is_exact", lambda size: False)
+    assert exact._Coarse not in exact._looks(gallery, 1)
+    monkeypatch.undo()
+    assert not exact.int8_is_exact(1)
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: (a.to(torch.int32) @ b.to(torch.int32)).clamp(-32768, 32767))
+    assert not exact.int8_is_exact.__wrapped__(32)
 
 
 def test_the_mean_counts_only_rows_that_are_there() -> None:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", metavar="COL", help="column with the values train, val and test")
     add("--key", metavar="COL", help="column that names a row")
     add("--group", metavar="COL", help="rows of equal value stay on one side of a split")
-    add("--item", metavar="COL", help="rows of equal value are one item: brought together by --align, and on one side of a split")
+    add("--item", metavar="COL", help="rows of equal value are one item, brought together by --align")
     add("--time", metavar="COL", help="split from old to new by this column")
     add(
         "--column",

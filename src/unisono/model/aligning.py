@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,12 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unisono.core.errors import ConfigError, SchemaError
+from unisono.core.plan import move
 from unisono.model.contents import Contents
 from unisono.model.scoring import batches_of, outputs
-from unisono.network import Network
+from unisono.network import SPACE, Network, Output
 from unisono.nn.space import Shown, Side, join, mean_of_sources
-from unisono.objectives.alike import multiply
+from unisono.objectives.align import first_content, related
+from unisono.objectives.alike import Cosine, multiply
+from unisono.objectives.matching import hard_partners, paired_with
 from unisono.retrieve import measures
+from unisono.retrieve.space import Space, ranks_of, search_of
 from unisono.table.batching import Assembler, Batch
 from unisono.table.store import Store
 
@@ -69,69 +72,30 @@ def laid_of(parts: Sequence[tuple[Shown, int]], network: Network) -> Laid:
     return Laid(vectors, present, whole)
 
 
-@dataclass(frozen=True)
-class Search:
-    """One side looking for another.
+def space_of(laid: Laid, contents: Contents, rows: Rows, product: bool) -> tuple[Space, list[tuple[str, str]]]:
+    """The rows as a space, and what is searched in it: every ordered pair of sources.
 
-    Attributes:
-        query: sources of the query; several are multiplied.
-        target: the source looked through.
-    """
-
-    query: tuple[str, ...]
-    target: str
-
-
-def searches(sources: Sequence[str], product: bool) -> list[Search]:
-    """Every ordered pair of sources; in a space of products every source by all others."""
-    if product and len(sources) > 2:
-        return [Search(tuple(o for o in sources if o != s), s) for s in sources]
-    return [Search((a,), b) for a, b in itertools.permutations(sources, 2)]
-
-
-def rank(laid: Laid, contents: Contents, rows: Rows, search: Search) -> tuple[measures.Ranks, int]:
-    """How a side finds what belongs to it, and how many rows it looks through.
+    Where sources are compared as products it is every one by all others, which are then a source of their own.
 
     Args:
         laid: the rows in the space.
         contents: of the table.
         rows: (N,) which of its rows they are.
-        search: who looks for what.
+        product: whether sources are compared as products.
     """
-    asks = np.flatnonzero(np.logical_and.reduce([laid.present[s] for s in search.query]))
-    has = np.flatnonzero(laid.present[search.target])
-    asked = measures.places(
-        np.stack([contents.cells[s][rows[asks]] for s in search.query]).T.copy().view([("", np.int64)] * len(search.query))[:, 0]
-    )
-    given = measures.places(contents.cells[search.target][rows[has]])
-    item = measures.places(contents.item[rows])
-    q, g, items = len(asks), len(has), int(item.max(initial=-1)) + 1
-    kinds, things = int(asked.max(initial=-1)) + 1, int(given.max(initial=-1)) + 1
-    chain = (
-        measures.links(np.arange(q), asked, (q, kinds)),
-        measures.links(asked, item[asks], (kinds, items)),
-        measures.links(item[has], given, (items, things)),
-        measures.links(given, np.arange(g), (things, g)),
-    )
-    queries = multiply([torch.from_numpy(laid.vectors[s][asks]) for s in search.query]).numpy()
-    return measures.rank(queries, laid.vectors[search.target][has], measures.Positives(chain)), g
-
-
-def retrieval(laid: Laid, contents: Contents, rows: Rows, product: bool, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Recall, median rank and mean average precision of every search, with intervals: what ``metrics.json`` holds."""
-    found = []
-    for search in searches(tuple(laid.vectors), product):
-        ranks, gallery = rank(laid, contents, rows, search)
-        figures = {k: _number(v) for k, v in measures.retrieval_figures(ranks).items()}
-        intervals = measures.retrieval_intervals(ranks, seed=seed) if len(ranks.known.first) else {}
-        ci95 = {k: [float(low), float(high)] for k, (low, high) in intervals.items() if np.isfinite([low, high]).all()}
-        source = " + ".join(search.query)
-        found.append({"from": source, "to": search.target, **figures, "n": len(ranks.known.first), "gallery": gallery, "ci95": ci95})
-    return found
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    sources, vectors, present = tuple(laid.vectors), dict(laid.vectors), dict(laid.present)
+    cells = {name: contents.cells[name][rows] for name in sources}
+    pairs = list(itertools.permutations(sources, 2))
+    if product and len(sources) > 2:
+        pairs = []
+        for name in sources:
+            others = [o for o in sources if o != name]
+            joint = " + ".join(others)
+            vectors[joint] = multiply([torch.from_numpy(laid.vectors[o]) for o in others]).numpy()
+            present[joint] = np.logical_and.reduce([laid.present[o] for o in others])
+            cells[joint] = np.unique(np.stack([cells[o] for o in others]), axis=1, return_inverse=True)[1].reshape(-1)
+            pairs.append((joint, name))
+    return Space(vectors, present, cells, measures.places(contents.item[rows])), pairs
 
 
 @dataclass
@@ -152,6 +116,37 @@ class Aligner:
         found: tuple[Tensor, dict[str, Tensor]] = self.network.alignments(shown, self.contents.identity(rows).to(device))
         return found
 
+    def matching(self, output: Output, rows: Rows) -> Tensor:
+        """The loss of telling a batch's rows from rows of which one source was exchanged, by the layers behind the space.
+
+        The source is drawn for the batch, and what it is exchanged for by how alike it is to the rest of the row in the space; nothing is
+        exchanged for what belongs together with the row.
+        """
+        network = self.network
+        assert network.matching is not None
+        assert output.tapped is not None
+        values, meta = output.tapped
+        host = torch.device("cpu")
+        meta, sides = move(meta, host), list(self.contents.identity(rows).told(move(output.shown[0], host)).values())
+        chosen, count = int(torch.randint(len(sides), ())), len(rows)
+        others = [side for k, side in enumerate(sides) if k != chosen]
+        rest = Cosine().together(others, count)
+        (a, has_a), (b, has_b) = rest.of_rows(count), sides[chosen].of_rows(count)
+        both = has_a & has_b
+        item = torch.from_numpy(self.contents.item[rows])
+        same = torch.eye(count, dtype=torch.bool)
+        whole = replace(sides[chosen], vectors=b[has_b], row=torch.nonzero(has_b)[:, 0], content=first_content(sides[chosen], count)[has_b])
+        same[:, has_b] |= related(Side(a, torch.arange(count), torch.zeros(count, dtype=torch.int64)), whole, item)
+        alike = (a @ b.T).detach() * network.matching.sharpness
+        partner = hard_partners(alike, same | ~both[:, None] | ~both[None, :], torch.rand(count))
+        index, paired = paired_with(meta, meta.source == chosen, partner)
+        made = torch.nonzero(partner >= 0).squeeze(1)
+        start = network.trunk.after(SPACE)
+        plan = network.trunk.plan(paired, start=start).to(values.device)
+        wrong = network.trunk.run(values[index.to(values.device)], plan, start).pooled[made.to(values.device)]
+        loss: Tensor = network.matching(output.pooled[made.to(values.device)], wrong)
+        return loss * network.matching.weight
+
     def validate(self, batches: Iterable[Batch], *, device: torch.device, bf16: bool) -> dict[str, float]:
         """Recall at 1, mean average precision and loss on validation rows, the mean over all searches."""
         alignments = self.network.alignments
@@ -163,10 +158,8 @@ class Aligner:
             rows.append(batch.rows)
         numbers = np.concatenate(rows)
         laid = laid_of([(shown[0], len(r)) for shown, r in zip(found, rows, strict=True)], self.network)
-        figures = [
-            measures.retrieval_figures(rank(laid, self.contents, numbers, search)[0])
-            for search in searches(tuple(laid.vectors), alignments.product)
-        ]
+        space, pairs = space_of(laid, self.contents, numbers, alignments.product)
+        figures = [measures.retrieval_figures(ranks_of(space, search_of(space, a, b), a, b)) for a, b in pairs]
         metrics = {f"retrieval.{key}": _mean([f[key] for f in figures]) for key in ("r@1", "map")}
         losses, weights, begin = [], [], 0
         while begin < len(found):

@@ -20,7 +20,7 @@ from unisono.core.errors import ConfigError, UserError
 from unisono.core.files import write_text
 from unisono.core.memory import kept_heap, release_memory
 from unisono.core.schema import Schema
-from unisono.model.aligning import Aligner, check_apart, check_rows, lay_out, present_of, retrieval
+from unisono.model.aligning import Aligner, check_apart, check_rows, lay_out, present_of, space_of
 from unisono.model.contents import read_contents
 from unisono.model.encoders import keep_features, open_features, store_encoders, with_encoders
 from unisono.model.evaluate import Evaluator
@@ -33,6 +33,7 @@ from unisono.model.scoring import Scored, batches_of
 from unisono.network import Network, freeze
 from unisono.recipe import Recipe, build_objective, fitted_objective, load_recipe
 from unisono.recipe import Supervised as SupervisedSentence
+from unisono.retrieve.space import retrieval, space_figures
 from unisono.table.batching import Assembler, SourceDropout
 from unisono.table.cache import TableCache
 from unisono.table.read import open_table
@@ -238,14 +239,16 @@ def make_aligner(network: Network, prepared: Prepared, assembler: Assembler, opt
 
 
 def measure_space(measured: Evaluator, aligner: Aligner, held_out: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
-    """The block ``retrieval`` of ``metrics.json``, on the headline's rows."""
+    """The blocks ``retrieval`` and ``space`` of ``metrics.json``, on the headline's rows."""
     alignments = measured.network.alignments
     name = "test" if "test" in held_out else "val" if "val" in held_out else None
-    if alignments is None or name is None:
+    if alignments is None or name is None or len(alignments.sources) < 2 or len(held_out[name]) < 2:
         return {"retrieval": []}
     rows = held_out[name]
     laid = lay_out(measured.network, batches_of(measured.assembler, measured.store, rows), device=measured.device, bf16=measured.bf16)
-    return {"retrieval": retrieval(laid, aligner.contents, rows, alignments.product)}
+    space, pairs = space_of(laid, aligner.contents, rows, alignments.product)
+    alone = replace(space, vectors=laid.vectors)
+    return {"retrieval": retrieval(space, pairs), "space": space_figures(alone)}
 
 
 def planned(recipe: Recipe, plan: TrainPlan) -> Recipe:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from unisono.core.draw import Draw
+from unisono.core.errors import ConfigError
 from unisono.core.memory import shared_heap
 from unisono.core.schema import Schema
 from unisono.model.aligning import Aligner, joined
@@ -192,6 +193,9 @@ class Supervised:
         if self.aligner is None:
             return losses
         aligned, parts = self.aligner.loss(output.shown, batch.rows, self.device)
+        if self.network.matching is not None:
+            parts = {**parts, "matching": self.aligner.matching(output, batch.rows)}
+            aligned = aligned + parts["matching"]
         return self._with(losses, aligned, parts, len(batch.rows))
 
     def _with(self, losses: Losses, aligned: Tensor, parts: Mapping[str, Tensor], rows: int) -> Losses:
@@ -236,6 +240,8 @@ class Supervised:
             cast: the precision of a forward pass.
         """
         assert self.aligner is not None
+        if self.network.matching is not None:
+            raise ConfigError("train.max_tokens: matching makes its pairs from the whole batch; leave the setting out, or matching")
         states, shown, rows = [], [], [len(p.rows) for p in pieces]
         for piece in pieces:
             states.append(_random_state(self.device))

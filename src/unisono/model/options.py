@@ -23,8 +23,8 @@ class FitOptions:
         split: column with the values train, val and test.
         key: column that names a row.
         group: column whose equal values stay on one side of a split.
-        item: column whose equal values are one item: rows that a shared space brings together; they stay on one side of a split too,
-            unless ``group`` says what does.
+        item: column whose equal values are one item: rows that a shared space brings together; where there are 100 items or more, they
+            stay on one side of a split too, unless ``group`` says what does.
         time: column by which a split goes from old to new.
         columns: column -> modality; naming a column also keeps it when it looks suspicious.
         drop: columns to leave out.

@@ -25,6 +25,7 @@ from unisono.model.options import FitOptions
 from unisono.network import build_task
 from unisono.recipe import Recipe
 from unisono.table.cache import TableCache
+from unisono.table.hashing import codes
 from unisono.table.infer import SAMPLE_ROWS, ColumnReport, describe_columns, make_columns
 from unisono.table.split import Split, row_fingerprints, split_rows
 from unisono.table.store import BadCell, Rows, Store, decode_column
@@ -33,6 +34,8 @@ from unisono.tasks.base import decode_target, detect_task
 logger = logging.getLogger("unisono")
 
 _FIT_CHUNK = 1024
+#: From so many items on, rows of one item stay on one side of a split; fewer are kinds, of which training has to see all.
+MANY_ITEMS = 100
 
 
 @dataclass
@@ -101,7 +104,9 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
 
     exclude = [name for name in (options.key, options.split) if name is not None]
     target = next(iter(options.targets), None)
-    group = options.group if options.group is not None else options.item
+    group = options.group
+    if group is None and options.item is not None and int(codes(cache.scalars(options.item)).max(initial=-1)) + 1 >= MANY_ITEMS:
+        group = options.item
     names = {role: name for role, name in {**options.roles, "group": group, "target": target}.items() if name is not None}
     return split_rows(
         cache.num_rows,

@@ -247,8 +247,8 @@ class TotalCorrelation(Separation):
             scores = anchor @ made.T
             part = [known[k][i] for k, i in zip(others, index, strict=True)]
             same = torch.isin(_joint([known[m], *(known[k] for k in others)], [known[m], *part], cross=True), _order(together, known, m))
-            scores = torch.where(same, torch.full_like(scores, -torch.inf), scores)
-            both = torch.cat([true[:, None], scores], 1) / t
+            scores = torch.where(same, torch.full_like(scores, -torch.inf), scores / t)
+            both = torch.cat([true[:, None] / t, scores], 1)
             losses.append(-torch.log_softmax(both, 1)[:, 0].mean())
         return torch.stack(losses).mean()
 

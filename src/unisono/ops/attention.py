@@ -38,6 +38,8 @@ def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, calls: Sequence[Call], b
         (Nq, R H K); zeros for queries that see no key are the caller's business, since each then sees its whole block.
     """
     heads = q_NHK.shape[1]
+    if _as_ragged(q_NHK, calls, bias is not None):
+        return ragged(q_NHK, k_NHK, v_NHK, calls)
     if k_NHK.shape[1] != heads:
         k_NHK, v_NHK = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k_NHK, v_NHK))
     if len(calls) == 1:
@@ -85,6 +87,32 @@ def _attend_call(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, call: Call, bias: 
     out = (by_products if _as_products(q, run.keys, bias is not None) else fused)(q, key, value, call, bias)
     packed = out.transpose(1, 2).reshape(run.blocks * run.queries, heads * k)
     return packed if call.query_place is None else packed[call.query_place]
+
+
+def _as_ragged(q_NHK: Tensor, calls: Sequence[Call], biased: bool) -> bool:
+    """Whether the variable-length kernel takes it: on CUDA, in half precision, without a bias, all blocks causal or none."""
+    if biased or not q_NHK.is_cuda or q_NHK.dtype not in {torch.float16, torch.bfloat16} or not calls:
+        return False
+    return all(c.lengths is not None and c.causal == calls[0].causal for c in calls)
+
+
+def ragged(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, calls: Sequence[Call]) -> Tensor:
+    """All calls in one of the variable-length kernel (arXiv:2307.08691), without padding: (Nq, R H K).
+
+    It has been held against loops with a stand-in for the kernel; it has not run on a GPU yet.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends = []
+    for side in (0, 1):
+        lengths = torch.cat([c.lengths[side] for c in calls if c.lengths is not None])
+        ends.append(torch.nn.functional.pad(torch.cumsum(lengths, 0, dtype=torch.int32), (1, 0)))
+    mixed = varlen_attn(
+        q_NHK, k_NHK, v_NHK, ends[0], ends[1], max(c.run.queries for c in calls), max(c.run.keys for c in calls),
+        window_size=(-1, 0) if calls[0].causal else (-1, -1), enable_gqa=k_NHK.shape[1] != q_NHK.shape[1],
+    )  # fmt: skip
+    assert isinstance(mixed, Tensor)
+    return mixed.flatten(1)
 
 
 def _as_products(q: Tensor, keys: int, biased: bool) -> bool:

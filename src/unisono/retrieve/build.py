@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from unisono.core.errors import SchemaError, TableError
 from unisono.core.schema import ROW
 from unisono.retrieve.embedder import VECTOR, Embedder
 from unisono.retrieve.fields import MAX_MEDIA, choose_fields, field_schema, field_values
-from unisono.retrieve.scan import CHUNK, Float, Frame, chunks, mapped, round_rows
+from unisono.retrieve.scan import CHUNK, Copies, Float, Frame, Gallery, chunks, mapped
 from unisono.retrieve.store import ArrowFile, Files
 from unisono.table.read import TableSource
 
@@ -30,7 +30,7 @@ _TINY = 1e-20
 
 
 def side_file(number: int, generation: int, kind: str) -> str:
-    """The name of one of a side's files: ``f32`` (vectors), ``bf16`` (their copy) or ``bounds``."""
+    """The name of one of a side's files: ``f32`` (vectors), ``bf16`` and ``int8`` (copies) or ``bounds``."""
     return f"side{number}-{generation}.{kind}"
 
 
@@ -214,7 +214,7 @@ def _relative(root: Path | None, folder: Path) -> str | None:
 def write_copies(
     files: Files, generation: int, sides: Sequence[dict[str, Any]], rows: tuple[int, int], dimension: int
 ) -> list[dict[str, Any]]:
-    """Write the copy for a fast first look at new rows; the frame of a side is chosen when it is first written.
+    """Write the copies for a fast first look at new rows; the frame of a side is chosen when it is first written.
 
     Args:
         files: the index's files, settled.
@@ -233,10 +233,10 @@ def write_copies(
         vectors = mapped(files.folder / side_file(number, generation, "f32"), np.float32, (end, dimension))
         frame = frame_of(side) if "centre" in side else Frame.of(vectors, present[:, number])
         for start, part in chunks(vectors[begin:], CHUNK):
-            low, bounds = round_rows(part, frame)
-            bounds[~present[begin + start : begin + start + len(part), number]] = 0.0
-            files.append(side_file(number, generation, "bf16"), low.tobytes())
-            files.append(side_file(number, generation, "bounds"), bounds.tobytes())
+            copies = Copies.of(part, frame)
+            copies.bounds[~present[begin + start : begin + start + len(part), number]] = 0.0
+            for kind, data in (("bf16", copies.low), ("int8", copies.coarse), ("bounds", copies.bounds)):
+                files.append(side_file(number, generation, kind), data.tobytes())
         result.append({**side, "centre": frame.centre.tolist(), "scale": frame.scale})
     return result
 
@@ -244,3 +244,18 @@ def write_copies(
 def frame_of(side: dict[str, Any]) -> Frame:
     """The frame that a manifest records."""
     return Frame(np.asarray(side["centre"], np.float32), float(side["scale"]))
+
+
+def side_gallery(folder: Path, content: Mapping[str, Any], number: int) -> Gallery:
+    """One side of an index, memory-mapped.
+
+    Args:
+        folder: the index's folder.
+        content: its manifest.
+        number: of the side.
+    """
+    rows, shape = content["rows"], (content["rows"], content["dimension"])
+    kinds = (("f32", np.float32, shape), ("bf16", np.uint16, shape), ("int8", np.int8, shape), ("bounds", np.float32, (rows, 5)))
+    maps = (mapped(folder / side_file(number, content["generation"], kind), dtype, size) for kind, dtype, size in kinds)
+    vectors, low, coarse, bounds = maps
+    return Gallery(vectors, low, coarse, bounds, frame_of(content["sides"][number]))

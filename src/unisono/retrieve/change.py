@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import ResourceError, TableError, UserError
 from unisono.retrieve.approximate import Graph
-from unisono.retrieve.build import Added, Target, add_rows, present_file, side_file, write_copies
+from unisono.retrieve.build import Added, Target, add_rows, present_file, side_file, side_gallery, write_copies
 from unisono.retrieve.embedder import Embedder
 from unisono.retrieve.fields import MAX_MEDIA
 from unisono.retrieve.scan import CHUNK, mapped
@@ -164,8 +164,7 @@ def with_graphs(files: Files, content: dict[str, Any]) -> dict[str, Any]:
         old = graphs.get(side["name"])
         if old is not None and old["rows"] >= Graph.COVERED * rows:
             continue
-        vectors = mapped(files.folder / side_file(number, content["generation"], "f32"), np.float32, (rows, content["dimension"]))
-        graph = Graph.build(vectors, present[:, number])
+        graph = Graph.build(side_gallery(files.folder, content, number), np.ascontiguousarray(present[:, number]))
         name = f"graph{number}-{content['generation']}-{rows}.faiss"
         files.append(name, graph.to_bytes())
         if old is not None:

@@ -20,7 +20,7 @@ from unisono.core.media import media_bytes
 from unisono.core.schema import ROW
 from unisono.retrieve import change
 from unisono.retrieve.approximate import Graph
-from unisono.retrieve.build import frame_of, present_file, side_file
+from unisono.retrieve.build import present_file, side_gallery
 from unisono.retrieve.embedder import Embedder
 from unisono.retrieve.exact import search as search_exactly
 from unisono.retrieve.fields import field_schema
@@ -79,6 +79,7 @@ class Index:
             raise IndexFolderError(f"{self.folder / MANIFEST}: malformed ({error}); the index is damaged, build it again") from None
         self._galleries: dict[str, Gallery] = {}
         self._graphs: dict[str, Graph] = {}
+        self._have: dict[str, NDArray[np.bool_]] = {}
         self.check_model(self.embedder)
 
     def _read_rows(self) -> None:
@@ -178,13 +179,7 @@ class Index:
     def gallery(self, side: str) -> Gallery:
         """One side's vectors with their copy for a fast first look."""
         if side not in self._galleries:
-            number, generation = self._side(side), self._content["generation"]
-            shape = (self.rows, self.dimension)
-            vectors, low, bounds = (
-                mapped(self.folder / side_file(number, generation, kind), dtype, size)
-                for kind, dtype, size in (("f32", np.float32, shape), ("bf16", np.uint16, shape), ("bounds", np.float32, (self.rows, 3)))
-            )
-            self._galleries[side] = Gallery(vectors, low, bounds, frame_of(self._content["sides"][number]))
+            self._galleries[side] = side_gallery(self.folder, self._content, self._side(side))
         return self._galleries[side]
 
     def vectors(self, side: str = ROW) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -193,7 +188,9 @@ class Index:
         Raises:
             QueryError: there is no such side.
         """
-        return self.gallery(side).vectors, self._present[:, self._side(side)] & ~self._dead
+        if side not in self._have:
+            self._have[side] = self._present[:, self._side(side)] & ~self._dead
+        return self.gallery(side).vectors, self._have[side].copy()
 
     def find(self, keys: Iterable[Any]) -> NDArray[np.int64]:
         """The row number of each key.
@@ -371,21 +368,21 @@ class Index:
         return self._by_graph(queries_PE, k, to, may)
 
     def _by_graph(self, queries_PE: NDArray[np.float32], k: int, to: str, may: NDArray[np.bool_]) -> tuple[Any, NDArray[np.int64]]:
-        """What the graph finds, and exactly what was added since it was built; all scored exactly."""
-        told = self._content["graphs"][to]
-        if to not in self._graphs:
-            self._graphs[to] = Graph.from_file(self.folder / str(told["file"]), recall=told["recall"], effort=told["effort"])
+        """What the graph finds, and exactly what was added since it was built."""
+        told, number = self._content["graphs"][to], self._side(to)
         covered = int(told["rows"])
-        rows = self._graphs[to].nearest(queries_PE, k, None if may[:covered].all() else may[:covered])
-        if covered < self.rows:
-            tail = may.copy()
-            tail[:covered] = False
-            rows = np.concatenate([rows, search_exactly(self.gallery(to), queries_PE, k, tail)[1]], 1)
-        vectors = self.gallery(to).vectors
-        scores = np.einsum("pke,pe->pk", np.asarray(vectors[rows], np.float64), queries_PE.astype(np.float64))
-        scores[rows < 0] = -np.inf
-        order = np.lexsort((rows, -scores), axis=1)[:, :k]
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        if to not in self._graphs:
+            rows = np.flatnonzero(self._present[:covered, number])
+            self._graphs[to] = Graph.from_file(self.folder / str(told["file"]), rows, recall=told["recall"], effort=told["effort"])
+        scores, found = self._graphs[to].nearest(queries_PE, k, may)
+        if covered == self.rows:
+            return scores, found
+        tail = may.copy()
+        tail[:covered] = False
+        late = search_exactly(self.gallery(to), queries_PE, k, tail)
+        scores, found = np.concatenate([scores, late[0]], 1), np.concatenate([found, late[1]], 1)
+        order = np.lexsort((found, -scores), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(found, order, 1)
 
     # -- changes ------------------------------------------------------------------------------------------------------------
 

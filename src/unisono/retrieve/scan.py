@@ -1,4 +1,4 @@
-"""A copy of a gallery for a fast first look: its vectors less a centre, in bfloat16, with what that rounding costs each row.
+"""Copies of a gallery for a fast first look: its vectors less a centre, in bfloat16 and in int8, with what rounding costs each row.
 
 For a query ``q`` the order of ``q . v`` over rows is that of ``q . (v - c)`` for any fixed ``c``. With the mean as ``c`` the numbers to be
 rounded are small where vectors crowd around one direction, and so is the error of rounding.
@@ -9,7 +9,8 @@ Letters: N rows, E dimensions of a vector, C rows in a chunk.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,39 +85,62 @@ def chunks(vectors: Any, size: int = CHUNK) -> Iterator[tuple[int, NDArray[np.fl
         yield begin, part
 
 
-def round_rows(part_CE: NDArray[np.float64], frame: Frame) -> tuple[NDArray[np.uint16], Float]:
-    """Round rows to bfloat16 and measure what is lost.
+@dataclass(frozen=True)
+class Copies:
+    """Rows rounded, and what is lost.
 
-    Args:
-        part_CE: vectors.
-        frame: how they are moved.
-
-    Returns:
-        (C, E) the bits of ``w = bf16(scale * (v - centre))``, and (C, 3) in units of the scale: ``|scale * (v - centre) - w|``,
-        ``|w|`` and ``|scale * v|``, each rounded up.
+    Attributes:
+        low: (C, E) uint16, the bits of ``w = bf16(u)`` for ``u = scale * (v - centre)``.
+        coarse: (C, E) int8, ``z = round(u / step)``, where a row's step is a 127th of its largest number.
+        bounds: (C, 5) float32: ``|u - w|``, ``|w|``, ``|scale * v|`` and ``|u - step * z|``, each rounded up, and the step.
     """
-    moved = (part_CE - frame.centre.astype(np.float64)) * frame.scale
-    rounded = torch.from_numpy(moved).to(torch.float32).to(torch.bfloat16)
-    kept = rounded.to(torch.float64).numpy()
-    lengths = [np.sqrt(np.einsum("ce,ce->c", x, x)) for x in (moved - kept, kept, part_CE * frame.scale)]
-    return rounded.view(torch.int16).numpy().view(np.uint16), (np.stack(lengths, 1) * SLACK).astype(np.float32)
+
+    low: NDArray[np.uint16]
+    coarse: NDArray[np.int8]
+    bounds: Float
+
+    @classmethod
+    def of(cls, part_CE: NDArray[np.float64], frame: Frame) -> Copies:
+        """Round rows.
+
+        Args:
+            part_CE: vectors.
+            frame: how they are moved.
+        """
+        moved = (part_CE - frame.centre.astype(np.float64)) * frame.scale
+        rounded = torch.from_numpy(moved).to(torch.float32).to(torch.bfloat16)
+        kept = rounded.to(torch.float64).numpy()
+        steps, digits = digits_of(moved)
+        parts = (moved - kept, kept, part_CE * frame.scale, moved - steps[:, None] * digits)
+        lengths = [np.sqrt(np.einsum("ce,ce->c", x, x)) * SLACK for x in parts]
+        bounds = np.stack([*lengths, steps], 1).astype(np.float32)
+        return cls(rounded.view(torch.int16).numpy().view(np.uint16), digits.astype(np.int8), bounds)
+
+
+def digits_of(values_CE: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Whole numbers within 127 of each row, and the step (C,), a float32, by which they stand for it."""
+    steps = (np.abs(values_CE).max(1, initial=0.0) / 127).astype(np.float32).astype(np.float64)
+    return steps, np.clip(np.rint(values_CE / np.where(steps > 0, steps, 1.0)[:, None]), -127, 127) * (steps > 0)[:, None]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Vectors to search, with their copy for a first look.
+    """Vectors to search, with their copies for a first look.
 
     Attributes:
         vectors: (N, E) float32.
         low: (N, E) uint16, the bits of the bfloat16 copy; None to do without.
-        bounds: (N, 3) float32, see ``round_rows``.
-        frame: what the copy was made with.
+        coarse: (N, E) int8; None to do without.
+        bounds: (N, 5) float32, see ``Copies``.
+        frame: what the copies were made with.
     """
 
     vectors: Any
     low: Any | None
+    coarse: Any | None
     bounds: Float
     frame: Frame
+    _groups: dict[int, Float] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, vectors: Any) -> Gallery:
@@ -131,17 +155,31 @@ class Gallery:
         if vectors.ndim != 2 or vectors.dtype != np.float32:
             raise ShapeError(f"a gallery is a matrix of float32, got {vectors.dtype} of shape {vectors.shape}")
         frame = Frame.of(vectors)
-        low, bounds = np.empty(vectors.shape, np.uint16), np.empty((len(vectors), 3), np.float32)
+        low, coarse = np.empty(vectors.shape, np.uint16), np.empty(vectors.shape, np.int8)
+        bounds = np.empty((len(vectors), 5), np.float32)
         for begin, part in chunks(vectors):
-            low[begin : begin + len(part)], bounds[begin : begin + len(part)] = round_rows(part, frame)
-        return cls(vectors, low, bounds, frame)
+            copies, place = Copies.of(part, frame), slice(begin, begin + len(part))
+            low[place], coarse[place], bounds[place] = copies.low, copies.coarse, copies.bounds
+        return cls(vectors, low, coarse, bounds, frame)
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def rows(self, chosen: NDArray[np.int64]) -> Gallery:
-        """Some rows as a gallery of their own, in memory and without the copy."""
-        return Gallery(np.asarray(self.vectors[chosen]), None, self.bounds[chosen], self.frame)
+        """Some rows as a gallery of their own, in memory and without copies."""
+        return Gallery(np.asarray(self.vectors[chosen]), None, None, self.bounds[chosen], self.frame)
+
+    def grouped(self, group: int) -> Float:
+        """(M, 5) the largest bounds of each group of rows."""
+        if group not in self._groups:
+            starts = np.arange(0, len(self.bounds), group)
+            self._groups[group] = np.maximum.reduceat(self.bounds, starts) if group > 1 else self.bounds
+        return self._groups[group]
+
+    @cached_property
+    def steps(self) -> Tensor:
+        """(N,) the steps of the int8 copy."""
+        return torch.from_numpy(np.ascontiguousarray(self.bounds[:, 4]))
 
     def low_block(self, begin: int, end: int) -> Tensor:
         """Rows of the copy as bfloat16."""

@@ -6,7 +6,7 @@ Letters: N rows, Q queries, G items of the gallery, E width of a vector, L class
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,8 +98,18 @@ def json_interval(interval: tuple[float, float]) -> list[float] | None:
     return [float(interval[0]), float(interval[1])] if np.isfinite(interval).all() else None
 
 
-def retrieval(space: Space, *, seed: int = 0) -> list[dict[str, Any]]:
+def ranks_of(space: Space, search: Search, a: str, b: str) -> measures.Ranks:
+    """Where every query of a search from source a to source b finds what belongs to it."""
+    return measures.rank(space.of(a, search.queries), space.of(b, search.gallery), search.positives)
+
+
+def retrieval(space: Space, pairs: Sequence[tuple[str, str]] | None = None, *, seed: int = 0) -> list[dict[str, Any]]:
     """Recall, median rank and mean average precision of every ordered pair of sources, over the queries that have something to find.
+
+    Args:
+        space: the rows.
+        pairs: from which source to which; None for every ordered pair.
+        seed: of the intervals.
 
     Raises:
         SchemaError: there are fewer than two sources, or fewer than two rows.
@@ -109,9 +119,9 @@ def retrieval(space: Space, *, seed: int = 0) -> list[dict[str, Any]]:
     if len(space.items) < 2:
         raise SchemaError(f"searching needs at least two rows, there {'is' if len(space.items) else 'are'} {len(space.items)}")
     found = []
-    for a, b in itertools.permutations(space.sources, 2):
+    for a, b in itertools.permutations(space.sources, 2) if pairs is None else pairs:
         search = search_of(space, a, b)
-        ranks = measures.rank(space.of(a, search.queries), space.of(b, search.gallery), search.positives)
+        ranks = ranks_of(space, search, a, b)
         figures = {k: json_number(v) for k, v in measures.retrieval_figures(ranks).items()}
         ci95 = {k: json_interval(v) for k, v in measures.retrieval_intervals(ranks, seed=seed).items()}
         found.append({"from": a, "to": b, **figures, "n": len(ranks.known.first), "gallery": len(search.gallery), "ci95": ci95})

@@ -88,14 +88,15 @@ class Guard:
 
     def _bounded(self, receive: Receive) -> Receive:
         """A body that ends with a refusal when it becomes too large or does not come in time."""
-        taken, deadline, whole = 0, time.monotonic() + self.limits.seconds, False
+        taken, deadline, whole = 0, asyncio.get_running_loop().time() + self.limits.seconds, False
 
         async def receiving() -> Message:
             nonlocal taken, whole
             if whole:
                 return await receive()  # only the news that the client has gone can follow
             try:
-                message = await asyncio.wait_for(receive(), max(0.0, deadline - time.monotonic()))
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
             except TimeoutError:
                 seconds = f"{self.limits.seconds:g}"
                 raise Refused(408, f"the request did not arrive within {seconds} s", "body", headers={"Connection": "close"}) from None

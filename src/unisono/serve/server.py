@@ -110,10 +110,18 @@ def made(app: Any, *, seconds: float, ready: Callable[[], None] | None = None) -
 
 
 def _protocol(seconds: float) -> Any:
-    """HTTP that closes a connection on which no request begins in time."""
-    from uvicorn.protocols.http.h11_impl import H11Protocol
+    """HTTP that closes a connection on which no request begins in time; by the faster of the parsers that are installed."""
+    protocol: Any
+    try:
+        from uvicorn.protocols.http import httptools_impl
 
-    class Patient(H11Protocol):
+        protocol = httptools_impl.HttpToolsProtocol
+    except ImportError:
+        from uvicorn.protocols.http import h11_impl
+
+        protocol = h11_impl.H11Protocol
+
+    class Patient(protocol):
         _until: Any = None
 
         def connection_made(self, transport: Any) -> None:

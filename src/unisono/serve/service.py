@@ -205,7 +205,8 @@ class Service:
 
     async def _in_time(self, future: Any) -> Any:
         try:
-            return await asyncio.wait_for(future, self.limits.seconds)
+            async with asyncio.timeout(self.limits.seconds):
+                return await future
         except TimeoutError:
             raise Refused(503, f"the answer took longer than {self.limits.seconds:g} s", headers={"Retry-After": "5"}) from None
 
