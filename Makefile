@@ -4,6 +4,7 @@
 #   make test    run the test suite                   (ARGS="-k name" passes options to pytest)
 #   make lint    ruff (style, format, docstrings), mypy, import-linter
 #   make bench   measure and record                   (ONLY=name runs one row, ARGS="--force" passes options)
+#   make bench-gpu  the same of the trunk on a GPU
 #   make docs    build the documentation site into site/
 #   make clean   remove what the commands above made
 #
@@ -20,7 +21,7 @@ RECENT := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test lint format bench docs clean
+.PHONY: demo test lint format bench bench-gpu docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.base
@@ -42,6 +43,10 @@ format: $(VENV)/.lint
 
 bench: $(VENV)/.bench
 	$(RUN) -m benchmarks $(ONLY) $(ARGS)
+
+bench-gpu: $(VENV)/.bench
+	@$(RUN) -c "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'bench-gpu: this machine, or this build of torch, has no CUDA')"
+	$(RUN) -m benchmarks trunk_gpu $(ARGS)
 
 docs: $(VENV)/.docs
 	$(RUN) docs/build.py

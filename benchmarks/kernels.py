@@ -21,10 +21,14 @@ from torch.nn import functional as fn
 
 from benchmarks import Goal, Measured, row
 from benchmarks.timing import Timing, interleave, slots_of
+from unisono.compress.fold import fold
+from unisono.compress.pack import lay_out, pack_linears
 from unisono.core.names import Names
+from unisono.core.relation import Call, Run
 from unisono.core.tokens import Meta
 from unisono.nn.grammar import build_trunk
 from unisono.nn.part import Frame
+from unisono.ops.attention import by_products, fused
 from unisono.ops.linear import Product, product
 
 RAGGED = [round(8 * 64 ** ((i + 0.5) / 48)) for i in range(48)]
@@ -178,13 +182,13 @@ def trunk_ragged(*, arm: str, seed: int, precision: str, mode: str) -> Measured:
     padded = nn.utils.rnn.pad_sequence(torch.split(values, RAGGED), batch_first=True)
     seen = (torch.arange(max(RAGGED)) < torch.tensor(RAGGED)[:, None])[:, None, None]
 
-    def packed(lengths: list[int]) -> Callable[[], Tensor]:
+    def through(lengths: list[int]) -> Callable[[], Tensor]:
         plan = trunk.plan(meta_of(lengths))
         return lambda: trunk(values, plan)
 
     found = interleave({
-        "ragged": call_of(trunk, packed(RAGGED), mode, precision),
-        "even": call_of(trunk, packed(even), mode, precision),
+        "ragged": call_of(trunk, through(RAGGED), mode, precision),
+        "even": call_of(trunk, through(even), mode, precision),
         "padded": call_of(plain, lambda: plain(padded, seen), mode, precision),
     }, slots=5 if mode == "training" else 9)  # fmt: skip
     share = products(RAGGED, WIDTH, DEPTH, mode) / found["ragged"].seconds / product_rate(precision)
@@ -253,6 +257,90 @@ def trunk_peers(*, arm: str, seed: int, width: int, mode: str) -> Measured:
     share = products(lengths, width, DEPTH, mode) / found["float32"].seconds / product_rate("float32")
     ratios = {f"{p}_{mode}": (best / found[p].seconds, "ratio") for p in PRECISIONS}
     return {**ratios, f"share_{mode}": (share, "of products"), **rates(found, sum(lengths))}
+
+
+@row(
+    "trunk_deployed",
+    goals=[Goal("ratio_192", must=3.5, aim=4.6, statistic="median"), Goal("ratio_384", must=4.2, aim=5.6, statistic="median")],
+    arms=("unisono",),
+    seeds=(0,),
+    over={"width": (192, 384)},
+)
+def trunk_deployed(*, arm: str, seed: int, width: int) -> Measured:
+    """The same, forward alone: weights and tokens in bfloat16, weights laid out in advance, against the best float32 encoder."""
+    lengths = [256] * 16
+    batch = torch.randn(16, 256, width)
+    trunk = trunk_of([{"repeat": DEPTH}], width=width).eval()
+    plan, values = trunk.plan(meta_of(lengths)), batch.flatten(0, 1)
+    half, halved = packed(trunk.to(torch.bfloat16)), values.bfloat16()
+    others = peers(width, DEPTH, batch)
+    candidates = {"deployed": call_of(half, lambda: half(halved, plan), "forward", "float32")}
+    candidates |= {name: call_of(module, run, "forward", "float32") for name, (module, run) in others.items()}
+    found = interleave(candidates, slots=7)
+    best = min(found[name].seconds for name in others)
+    share = products(lengths, width, DEPTH, "forward") / found["deployed"].seconds / product_rate("bf16")
+    return {f"ratio_{width}": (best / found["deployed"].seconds, "ratio"), "share": (share, "of products"), **rates(found, sum(lengths))}
+
+
+def packed(trunk: nn.Module) -> nn.Module:
+    """Its weights laid out in advance."""
+    pack_linears(trunk)
+    lay_out(trunk)
+    return trunk
+
+
+@row(
+    "trunk_folded",
+    goals=[Goal("float32", must=1.05, aim=1.08, statistic="median"), Goal("bf16", must=1.15, aim=1.28, statistic="median")],
+    arms=("unisono",),
+    seeds=(0,),
+    over={"precision": PRECISIONS},
+)
+def trunk_folded(*, arm: str, seed: int, precision: str) -> Measured:
+    """A trunk of unified norms, folded away, against the same with layer norms, both with their weights laid out in advance, forward."""
+    lengths = [256] * 16
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    meta, values = meta_of(lengths), torch.randn(16 * 256, WIDTH)
+    trunks = {norm: trunk_of([{"repeat": DEPTH}], norm=norm) for norm in ("unified", "layer")}
+    trunks["unified"].train()
+    for _ in range(20):
+        trunks["unified"](values, trunks["unified"].plan(meta))
+    trunks["unified"].eval()
+    before = trunks["unified"](values, trunks["unified"].plan(meta))
+    done = sum(note.done for note in fold(trunks["unified"], "affine"))
+    change = float((trunks["unified"](values, trunks["unified"].plan(meta)) - before).abs().max() / before.abs().max())
+    given = values.to(kind)
+
+    def run_of(trunk: nn.Module) -> Callable[[], None]:
+        ready = packed(trunk.eval().to(kind))
+        plan = ready.plan(meta)
+        return call_of(ready, lambda: ready(given, plan), "forward", "float32")
+
+    found = interleave({name: run_of(trunk) for name, trunk in trunks.items()}, slots=15)
+    ratio = found["layer"].seconds / found["unified"].seconds
+    return {precision: (ratio, "ratio"), "folded": (float(done), "norms"), "change": (change, "of largest"), **rates(found, len(values))}
+
+
+@row("attention", goals=[Goal("256_training"), Goal("256_forward")], arms=("products",), seeds=(0,), over={"length": (64, 256, 512, 1024)})
+def attention(*, arm: str, seed: int, length: int) -> Measured:
+    """Attention in bfloat16 by batched products over the fused kernel's rate, 4,096 tokens, 3 heads of 64."""
+    call = Call(Run(4096 // length, length, length), 4096, 4096)
+    q, k, v = (torch.randn(4096 // length, 3, length, HEAD, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+
+    def run_of(way: Callable[..., Tensor], train: bool) -> Callable[[], None]:
+        def run() -> None:
+            with contextlib.nullcontext() if train else torch.inference_mode():
+                mixed = way(q, k, v, call, None)
+            if train:
+                mixed.sum().backward()
+
+        return run
+
+    measured: Measured = {}
+    for mode in MODES:
+        found = interleave({name: run_of(way, mode == "training") for name, way in (("fused", fused), ("products", by_products))})
+        measured[f"{length}_{mode}"] = (found["fused"].seconds / found["products"].seconds, "ratio")
+    return measured
 
 
 class DenseSwin(nn.Module):
@@ -338,13 +426,13 @@ def trunk_modalities(*, arm: str, seed: int, mode: str) -> Measured:
     meta = meta_of(RAGGED, modalities=4)
     values = torch.randn(len(meta), WIDTH)
 
-    def packed(sharing: str) -> tuple[nn.Module, Callable[[], Tensor]]:
+    def sharing_by(sharing: str) -> tuple[nn.Module, Callable[[], Tensor]]:
         trunk = trunk_of([{"repeat": DEPTH}], modalities=4, sharing=sharing)
         order = trunk.arrange(meta)
         plan, mine = trunk.plan(meta.select(order)), values[order]
         return trunk, lambda: trunk(mine, plan)
 
-    found = interleave({name: call_of(*packed(name), mode, "float32") for name in ("modality", "all")})
+    found = interleave({name: call_of(*sharing_by(name), mode, "float32") for name in ("modality", "all")})
     return {mode: (found["all"].seconds / found["modality"].seconds, "ratio"), **rates(found, len(meta))}
 
 

@@ -22,7 +22,10 @@ ROOT = HERE.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 #: Packages whose registries are shown, in the order of a row's path.
-REGISTRIES = ("unisono.modalities.base", "unisono.nn.grammar", "unisono.nn.bias", "unisono.tasks.base", "unisono.train.optimisers")
+REGISTRIES = (
+    "unisono.modalities.base", "unisono.nn.grammar", "unisono.nn.bias", "unisono.tasks.base",
+    "unisono.objectives.align", "unisono.train.optimisers",
+)  # fmt: skip
 RECIPES = """A recipe is a short file that says which tokens mix with which. Choose one with `--recipe NAME`, change one setting with
 `--set KEY=VALUE`, or give a file of your own."""
 COMPONENTS = """Whatever stands in a recipe is one of these words. A component's signature is its schema: an unknown or ill-fitting

@@ -54,6 +54,12 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _own_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept in the user's cache, and nothing of one test is found by another."""
+    monkeypatch.setenv("UNISONO_CACHE", "off")
+
+
+@pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Torch stays at one thread whatever an earlier test has set."""
     yield

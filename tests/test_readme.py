@@ -97,3 +97,34 @@ decoded = ColourModality().decode("#ff0000", Column("c", "category", "table", 0)
 assert decoded.tolist() == [1, 0, 0]
 """
     ran(text + trial, tmp_path)
+
+
+def test_the_search_pages_commands_and_python_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tests.cli.tables import QUICK, picture, write_csv
+    from unisono.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("cat.png", "dog.png")):
+        Path(name).write_bytes(picture(number))
+
+    def pets(first: int, n: int) -> dict[str, list[object]]:
+        rows = range(first, first + n)
+        return {
+            "id": [f"K{k}" for k in rows],
+            "age": [k % 7 for k in rows],
+            "colour": [("red", "grey", "black")[k % 3] for k in rows],
+            "story": [f"{('a calm old cat', 'a wild young dog')[k % 2]} number {k * 7919}" for k in rows],
+            "photo": [("cat.png", "dog.png")[k % 2] for k in rows],
+            "adopted": [("yes", "no")[k % 2] for k in rows],
+        }
+
+    for name, first, count in (("pets.csv", 0, 80), ("new.csv", 100, 5), ("changed.csv", 3, 4)):
+        write_csv(Path(name), pets(first, count))
+    page = ROOT / "docs" / "pages" / "search.md"
+    for words in commands(page):
+        assert main([*words, *QUICK, "--column", "story=text"] if words[0] == "fit" else words) == 0, words
+    assert "rank" in capsys.readouterr().out
+    Path("pets-index").rename("first-index")
+    ran("\n".join(blocks(page, "python")), tmp_path)

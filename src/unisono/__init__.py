@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unisono import data, words
-    from unisono.api import fit, inspect, load
+    from unisono.api import fit, inspect, load, open_index
     from unisono.core.errors import UnisonoError, UserError
     from unisono.model import Model
     from unisono.model.inspect import Inspection
     from unisono.recipe import Recipe, load_recipe, recipe_names
+    from unisono.retrieve.hits import Hits
+    from unisono.retrieve.index import Index
     from unisono.table.read import open_table
 
 __version__ = "0.1.0"
@@ -24,6 +26,9 @@ _PLACES = {
     "fit": "unisono.api",
     "load": "unisono.api",
     "inspect": "unisono.api",
+    "open_index": "unisono.api",
+    "Index": "unisono.retrieve.index",
+    "Hits": "unisono.retrieve.hits",
     "Inspection": "unisono.model.inspect",
     "Recipe": "unisono.recipe",
     "load_recipe": "unisono.recipe",
@@ -40,6 +45,9 @@ __all__ = [
     "fit",
     "load",
     "inspect",
+    "open_index",
+    "Index",
+    "Hits",
     "Inspection",
     "Recipe",
     "load_recipe",

@@ -17,17 +17,27 @@ from unisono.core.errors import ConfigError, nearest
 from unisono.core.names import Names
 from unisono.core.registry import Count, check
 from unisono.core.schema import MODALITIES, Schema
+from unisono.core.tokens import Meta
 from unisono.modalities.groups import Group, group_columns
 from unisono.nn.alone import Alone, OwnHeads
 from unisono.nn.grammar import build_trunk
 from unisono.nn.part import Frame
+from unisono.nn.space import Side
+from unisono.nn.trunk import Result
+from unisono.objectives.align import Alignments
+from unisono.objectives.base import objectives
+from unisono.objectives.matching import Matching
 from unisono.recipe import Recipe, build_objective
 from unisono.table.batching import Batch
 from unisono.tasks.base import Task, tasks
 
-#: The word for laying out weights in advance, and everything that ``Network.fold`` can do, in order.
-PACK = "pack"
-WORDS = (*FOLDS, PACK)
+#: The tap whose tokens make the shared space, where a trunk saves one.
+SPACE = "space"
+#: The words for half precision and for laying out weights in advance, and everything that ``Network.fold`` can do, in order.
+HALF, PACK = "half", "pack"
+WORDS = (*FOLDS, HALF, PACK)
+#: Those that change nothing but the order of sums.
+LOSSLESS = (*FOLDS, PACK)
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class Output:
         extra: terms that the trunk adds to the loss, a scalar; None for none.
         earlier: what the reads before the last say, in their order: target name -> (B, K) of each; without the wide part.
         alone: what single sources say, in training; None where the objective does not ask.
+        shown: what each source shows in each shared space, the model's own first; empty without an alignment.
+        tapped: the tokens that make the space and what is known of them, for pairs; None where no pairs are matched.
     """
 
     pooled: Tensor
@@ -47,6 +59,8 @@ class Output:
     extra: Tensor | None = None
     earlier: tuple[dict[str, Tensor], ...] = ()
     alone: Alone | None = None
+    shown: tuple[dict[str, Side], ...] = ()
+    tapped: tuple[Tensor, Meta] | None = None
 
 
 class Network(nn.Module):
@@ -78,15 +92,35 @@ class Network(nn.Module):
         self.tasks: dict[str, Task] = {t.name: build_task(recipe, t.task) for t in schema.targets}
         self.heads = nn.ModuleList(self.tasks[t.name].head(width, t.statistics) for t in schema.targets)
         self.outputs = [head_outputs(head) for head in self.heads]
-        own = schema.sources if build_objective(recipe).alone > 0 and len(schema.sources) > 1 else ()
+        objective = build_objective(recipe)
+        asked = objective.supervised is not None and objective.supervised.alone > 0
+        own = schema.sources if asked and len(schema.sources) > 1 else ()
         self.alone = OwnHeads({t.name: [self.tasks[t.name].head(width, t.statistics) for _ in own] for t in schema.targets})
-        wide = [(g.name, g.tokeniser.wide(g.columns, sum(self.outputs))) for g in self.groups]
+        wide = [(g.name, g.tokeniser.wide(g.columns, sum(self.outputs)) if self.outputs else None) for g in self.groups]
         self.wide_names = tuple(name for name, part in wide if part is not None)
         self.wide = nn.ModuleList(part for _, part in wide if part is not None)
+        self.alignments: Alignments | None = None
+        if objective.align:
+            where = f"recipe {recipe.name}: objective"
+            kinds = {c.source: c.modality for c in schema.columns if c.source == c.name}
+            self.alignments = Alignments(objective.align, width=width, sources=schema.sources, where=where, kinds=kinds)
+        self.matching: Matching | None = None
+        if objective.matching is not None:
+            built = objectives.build(objective.matching, where=f"recipe {recipe.name}: objective", width=width)
+            self.matching = built if isinstance(built, Matching) else None
+            if not self.trunk.after(SPACE):
+                raise ConfigError(
+                    f"recipe {recipe.name}: matching judges pairs by layers in which sources meet: put a step {{save: {SPACE}}} before them"
+                )
         self.folds: tuple[str, ...] = ()
 
+    @property
+    def aligned(self) -> bool:
+        """Whether sources share a space."""
+        return self.alignments is not None
+
     def fold(self, word: str) -> list[Note]:
-        """Do one fold of ``FOLDS``, or ``pack`` the linear maps, in place; ``folds`` remembers it.
+        """Do one fold of ``FOLDS``, take the trunk to bfloat16 (``half``), or ``pack`` the linear maps, in place; ``folds`` remembers it.
 
         Raises:
             ConfigError: there is no such fold.
@@ -95,6 +129,9 @@ class Network(nn.Module):
         if word == PACK:
             count = pack_linears(self)
             notes = [Note(word, "network", count > 0, f"{count} linear maps are laid out in advance, at every load again")]
+        elif word == HALF:
+            self.trunk.to(torch.bfloat16)
+            notes = [Note(word, "trunk", True, "weights and tokens in bfloat16, read-outs and heads in float32")]
         else:
             notes = fold(self.trunk, word)
         self.folds += (word,)
@@ -110,7 +147,7 @@ class Network(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """From packed cells to scores."""
         values = self.tokens(batch)
-        result = self.trunk.run(values, batch.plan)
+        result = self.trunk.run(values.to(torch.bfloat16) if HALF in self.folds else values, batch.plan)
         each = self.of_targets(result.pooled, batch)
         pooled = torch.stack(each).mean(0) if len(result.pooled) > len(batch.rows) else result.pooled
         scores = self.said(each)
@@ -121,7 +158,19 @@ class Network(nn.Module):
             scores = {name: deep + direct for (name, deep), direct in zip(scores.items(), straight, strict=True)}
         extra = result.flow.extra
         alone = self.alone(values, batch.plan.meta) if self.training and self.alone.sources else None
-        return Output(pooled.float(), scores, torch.stack([e.float() for e in extra]).sum() if extra else None, earlier, alone)
+        added = torch.stack([e.float() for e in extra]).sum() if extra else None
+        if self.alignments is None:
+            return Output(pooled.float(), scores, added, earlier, alone)
+        values, meta = spaced(result, batch)
+        tapped = (values, meta) if self.matching is not None and self.training else None
+        return Output(pooled.float(), scores, added, earlier, alone, self.alignments.show(values.float(), meta), tapped)
+
+    @torch.no_grad()
+    def centre(self, batch: Batch) -> None:
+        """Set the centres of shared spaces by a batch, before training."""
+        if self.alignments is not None:
+            values, meta = spaced(self.trunk.run(self.tokens(batch), batch.plan), batch)
+            self.alignments.centre(values.float(), meta)
 
     def of_targets(self, pooled: Tensor, batch: Batch) -> list[Tensor]:
         """What a read gave each target, (B, D) each: after a fork by task its own part, else the same for all."""
@@ -131,6 +180,12 @@ class Network(nn.Module):
     def said(self, each: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the heads say of it, target name -> (B, K)."""
         return {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
+
+
+def spaced(result: Result, batch: Batch) -> tuple[Tensor, Meta]:
+    """The tokens that make a shared space: those that the trunk saves as ``space``, or those that leave it."""
+    taps = result.flow.taps
+    return (taps[SPACE], result.flow.metas[SPACE]) if SPACE in taps else (result.tokens, batch.plan.last)
 
 
 def check_needs(recipe: Recipe, schema: Schema) -> None:

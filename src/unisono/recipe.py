@@ -12,11 +12,21 @@ import yaml
 
 from unisono.core.errors import ConfigError, nearest
 from unisono.core.registry import NonNegative, Probability, decode
-from unisono.core.words import Chain, Word, as_setting, as_word
+from unisono.core.words import Chain, Word, as_setting, as_word, parse_chain
 
+#: The kind of a recipe that is a model.
+MODEL = "model"
+#: What else a recipe may be for -> the verb that takes it; such a recipe has that key in place of a model's.
+VERBS = {"adapt": "adapt", "merge": "merge", "compress": "compress", "index": "index", "protocol": "bench"}
 #: The keys a recipe of a model may have.
 KEYS = ("extends", "source", "claim", "needs", "tokens", "width", "defaults", "trunk", "objective", "tasks", "train", "steps")
+#: The keys that a recipe of every kind may have.
+_COMMON = ("extends", "source", "claim", "needs")
 _MAX_BYTES = 1 << 20
+#: What an objective may be made of.
+_OBJECTIVES = ("supervised", "align", "matching")
+#: What is said where there is nothing to learn.
+NO_TARGET = "there is no target: name the column to predict, for example --target price, or learn one space for all columns with --align"
 #: What a layer's sharing may be given for.
 _ROLES = {"norm", "mixer", "ffn"}
 
@@ -76,24 +86,41 @@ def _written(value: Any) -> Any:
     return [_written(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def recipe_names() -> list[str]:
-    """The names of all recipes that come with the package."""
+def _folder(kind: str) -> Any:
     folder = importlib.resources.files("unisono") / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return folder if kind == MODEL else folder / kind
 
 
-def load_recipe(name: Given, changes: Sequence[str] | Mapping[str, Any] = ()) -> Recipe:
+def recipe_names(kind: str = MODEL) -> list[str]:
+    """The names of all recipes of a kind that come with the package.
+
+    Args:
+        kind: ``model``, or a key of ``VERBS``.
+    """
+    folder = _folder(kind)
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")) if folder.is_dir() else []
+
+
+def kind_of(settings: Mapping[str, Any]) -> str:
+    """What a resolved recipe is: ``model``, or a key of ``VERBS``."""
+    return next((kind for kind in VERBS if kind in settings), MODEL)
+
+
+def load_recipe(name: Given, changes: Sequence[str] | Mapping[str, Any] = (), *, kind: str = MODEL) -> Recipe:
     """Read a recipe by name or path and resolve what it extends.
 
     Args:
         name: a name that ``recipe_names`` lists, the path of a YAML file, or a mapping with a file's keys, its components as texts or
             ``unisono.words``.
         changes: ``key=value`` settings with dotted keys, applied last; or a mapping merged over.
+        kind: ``model``, or a key of ``VERBS``.
 
     Raises:
-        ConfigError: no such recipe, an unknown key, or a chain of ``extends`` that never ends.
+        ConfigError: no such recipe, one of another kind, an unknown key, or a chain of ``extends`` that never ends.
     """
-    settings, lineage = _resolve(name, ())
+    settings, lineage = _resolve(name, (), kind)
+    if kind_of(settings) != kind:
+        raise _of_other_kind(_called(name), kind_of(settings), kind)
     if not isinstance(changes, Mapping):
         merged: dict[str, Any] = {}
         for change in changes:
@@ -108,15 +135,20 @@ def _called(name: Given) -> str:
     return name if isinstance(name, str) else "given"
 
 
-def _resolve(given: Given, seen: tuple[str, ...]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _of_other_kind(name: str, kind: str, wanted: str) -> ConfigError:
+    verbs = {MODEL: "fit", **VERBS}
+    return ConfigError(f"recipe {name} is {'a model' if kind == MODEL else 'no model'}: it is for {verbs[kind]}, not for {verbs[wanted]}")
+
+
+def _resolve(given: Given, seen: tuple[str, ...], kind: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     name = _called(given)
     if name in seen:
         raise ConfigError(f"recipe {seen[0]}: extends itself through {' -> '.join((*seen, name))}")
-    raw = _read(given) if isinstance(given, str) else _own(given)
+    raw = _read(given, kind) if isinstance(given, str) else _own(given)
     parent = raw.pop("extends", None)
     if parent is None:
         return _derive({}, raw, name), ()
-    base, lineage = _resolve(str(parent), (*seen, name))
+    base, lineage = _resolve(str(parent), (*seen, name), kind)
     inherited = {k: v for k, v in base.items() if k not in {"source", "claim"}}
     return _derive(inherited, raw, name), (str(parent), *lineage)
 
@@ -132,7 +164,7 @@ def _own(given: Any) -> dict[str, Any]:
     return {key: _plain(value) if isinstance(value, Mapping | list | tuple | Word | Chain) else value for key, value in given.items()}
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str, kind: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
@@ -140,10 +172,13 @@ def _read(name: str) -> dict[str, Any]:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"recipe {name}: the file is larger than {_MAX_BYTES:,} bytes")
         text = path.read_text(encoding="utf-8")
-    elif name in recipe_names():
-        text = (importlib.resources.files("unisono") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    elif name in recipe_names(kind):
+        text = (_folder(kind) / f"{name}.yaml").read_text(encoding="utf-8")
     else:
-        raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipe_names())}")
+        for other in (MODEL, *VERBS):
+            if name in recipe_names(other):
+                raise _of_other_kind(name, other, kind)
+        raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipe_names(kind))}")
     try:
         raw = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -155,9 +190,11 @@ def _read(name: str) -> dict[str, Any]:
 
 def _derive(base: Mapping[str, Any], changes: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Merge a recipe over the one it extends: mappings key by key, lists and components whole, ``steps`` by step name."""
+    kind = kind_of({**base, **changes})
+    keys = KEYS if kind == MODEL else (*_COMMON, kind)
     for key in changes:
-        if key not in KEYS or key == "extends":
-            raise ConfigError(f"recipe {name}: {key} is unknown{nearest(str(key), KEYS)}")
+        if key not in keys or key == "extends":
+            raise ConfigError(f"recipe {name}: {key} is unknown{nearest(str(key), keys)}")
     result = {k: _plain(v) for k, v in base.items()}
     _merge_into(result, {k: v for k, v in changes.items() if k != "steps"})
     for step, patch in (changes.get("steps") or {}).items():
@@ -219,13 +256,80 @@ class Supervised:
         self.drop_sources, self.reads, self.alone = drop_sources, reads, alone
 
 
-def build_objective(recipe: Recipe) -> Supervised:
+@dataclass(frozen=True)
+class Objectives:
+    """What a recipe's ``objective`` asks for: one sentence, or a list of them.
+
+    Attributes:
+        supervised: how targets are predicted, or None.
+        align: the ``align(...)`` sentences; without any the model has no shared space.
+        matching: the ``matching(...)`` sentence, or None.
+    """
+
+    supervised: Supervised | None
+    align: tuple[Word, ...] = ()
+    matching: Word | None = None
+
+    @property
+    def drop_sources(self) -> float:
+        """Probability that a training row shows only a random part of its sources; what predicts nothing hides nothing."""
+        return self.supervised.drop_sources if self.supervised is not None else 0.0
+
+
+def objective_words(recipe: Recipe) -> list[Word]:
+    """The sentences of a recipe's objective.
+
+    Raises:
+        ConfigError: one is unknown, or there is none.
+    """
+    given, where = recipe.settings.get("objective", "supervised"), f"recipe {recipe.name}: objective"
+    words = [as_word(each, where) for each in (given if isinstance(given, list | tuple) else [given])]
+    for word in words:
+        if word.name not in _OBJECTIVES:
+            raise ConfigError(f"{where}: {word.name!r} is unknown{nearest(word.name, _OBJECTIVES)}")
+    names = [w.name for w in words]
+    if not words or names.count("supervised") > 1 or names.count("matching") > 1:
+        raise ConfigError(f"{where}: expected a sentence or a list of them, supervised and matching at most once")
+    if "matching" in names and "align" not in names:
+        raise ConfigError(f"{where}: matching takes its pairs by how alike they are in a shared space: put align beside it")
+    return words
+
+
+def build_objective(recipe: Recipe) -> Objectives:
     """The recipe's objective.
 
     Raises:
         ConfigError: the objective is unknown or a setting does not fit.
     """
-    word = as_word(recipe.settings.get("objective", "supervised"), f"recipe {recipe.name}: objective")
-    if word.name != "supervised":
-        raise ConfigError(f"recipe {recipe.name}: objective: {word.name!r} is unknown{nearest(word.name, ['supervised'])}")
-    return Supervised(**decode(Supervised, word, where=f"recipe {recipe.name}: objective"))
+    words = objective_words(recipe)
+    own = next((w for w in words if w.name == "supervised"), None)
+    supervised = None if own is None else Supervised(**decode(Supervised, own, where=f"recipe {recipe.name}: objective"))
+    matching = next((w for w in words if w.name == "matching"), None)
+    return Objectives(supervised, tuple(w for w in words if w.name == "align"), matching)
+
+
+def fitted_objective(recipe: Recipe, *, targets: bool, align: bool = False, objective: str | None = None) -> Recipe:
+    """The recipe with the objective that a fit asks for.
+
+    Args:
+        recipe: as it was named.
+        targets: whether there are targets; without them nothing is supervised, with them something is.
+        align: whether a shared space is asked for.
+        objective: a sentence, or several joined by ``&``, in place of the recipe's.
+
+    Raises:
+        ConfigError: nothing is left to be learned, or a sentence is unknown.
+    """
+    words = [w for w in objective_words(recipe)] if objective is None else parse_chain(objective, "--objective")
+    recipe = recipe.with_settings({"objective": [as_setting(w) for w in words]})
+    words = objective_words(recipe)
+    if align and not any(w.name == "align" for w in words):
+        words = [*words, Word("align")]
+    if not targets:
+        words = [w for w in words if w.name != "supervised"]
+    elif not any(w.name == "supervised" for w in words):
+        words = [Word("supervised"), *words]
+    if not words:
+        raise ConfigError(NO_TARGET)
+    settings = [_plain(w) for w in words]
+    return recipe.with_settings({"objective": settings[0] if len(settings) == 1 else settings})

@@ -20,7 +20,9 @@ from unisono.core.draw import Draw
 from unisono.core.schema import MODALITIES, SCALARS, Column, Schema, Target
 from unisono.modalities.base import Cells, Context, modalities
 from unisono.modalities.groups import choose_tokeniser
-from unisono.network import Network, build_task
+from unisono.model.aligning import Aligner
+from unisono.model.contents import Contents
+from unisono.network import Network, Output, build_task
 from unisono.nn.share import sharings
 from unisono.recipe import Recipe, load_recipe, recipe_names
 from unisono.table.batching import Assembler, Batch, SourceDropout
@@ -161,9 +163,20 @@ def test_every_parameter_gets_gradient(model: Model) -> None:
         said = [
             s for o in (output, nothing) for scores in (o.scores, *o.earlier, o.alone.scores if o.alone else {}) for s in scores.values()
         ]
-        sum((s * torch.randn_like(s)).sum() for s in said).backward()
+        (sum((s * torch.randn_like(s)).sum() for s in said) + aligned(network, output)).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert [name for name in without if not explained(model, name)] == []
+
+
+def aligned(network: Network, output: Output) -> torch.Tensor:
+    """The loss of the shared space, of rows that have nothing in common, and of its pairs; zero where there is none."""
+    if network.alignments is None:
+        return torch.zeros(())
+    rows = np.arange(ROWS)
+    aligner = Aligner(network, Contents(rows, dict.fromkeys(network.alignments.sources, rows), {}))
+    shown = [{name: replace(side, place=torch.zeros_like(side.place)) for name, side in space.items()} for space in output.shown]
+    loss = aligner.loss(shown, rows)[0]
+    return loss if network.matching is None else loss + aligner.matching(replace(output, shown=tuple(shown)), rows)
 
 
 def explained(model: Model, name: str) -> bool:

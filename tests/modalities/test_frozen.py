@@ -19,7 +19,8 @@ from tests.modalities.frozen_helpers import WIDTH, Colours, bert_folder, vit_fol
 from unisono.core.errors import ConfigError, UserError
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells
-from unisono.modalities.frozen import FrozenTokeniser, Given, HuggingFace, folder_hash, module_hash, shrink
+from unisono.modalities.frozen import FrozenTokeniser, Given, module_hash, shrink
+from unisono.modalities.hf import HuggingFace, folder_hash
 
 FOLDERS = {"text": bert_folder, "image": vit_folder, "audio": wave_folder}
 

@@ -18,7 +18,7 @@ from unisono.compress.fold import FOLDS
 from unisono.compress.pack import can_pack
 from unisono.core.errors import ModelFolderError, SchemaError, UserError
 from unisono.model import Model
-from unisono.network import WORDS
+from unisono.network import LOSSLESS
 
 COLUMNS = [c for c in weather().column_names if c in {"number", "colour", "note", "curve"}]
 
@@ -26,7 +26,7 @@ COLUMNS = [c for c in weather().column_names if c in {"number", "colour", "note"
 @cache
 def deployed() -> Model:
     """With every fold there is."""
-    return fitted().deploy(folds=WORDS)
+    return fitted().deploy(folds=LOSSLESS)
 
 
 @cache
@@ -54,14 +54,14 @@ def test_predictions_and_embeddings_are_the_same() -> None:
 
 def test_the_model_is_left_as_it_was() -> None:
     before = {k: v.clone() for k, v in fitted().network.state_dict().items()}
-    fitted().deploy(folds=WORDS)
+    fitted().deploy(folds=LOSSLESS)
     assert fitted().network.folds == ()
     assert all(torch.equal(v, before[k]) for k, v in fitted().network.state_dict().items())
 
 
 def test_what_was_done_is_recorded() -> None:
     report = deployed().metrics["deployment"]
-    assert set(report["folds"]) <= set(WORDS)
+    assert set(report["folds"]) <= set(LOSSLESS)
     assert {"affine", "rms"} <= set(report["folds"])
     assert ("pack" in report["folds"]) == can_pack()
     assert report["exact_change"] < 1e-12
@@ -140,7 +140,7 @@ def test_the_change_in_error_is_measured_on_a_table() -> None:
 @pytest.mark.parametrize("norm", ["unified", "batch"])
 def test_a_norm_with_running_statistics_is_gone(norm: str, tmp_path: Path) -> None:
     model, table = fit(settings=(f"defaults.norm={norm}", "train.steps=12")), weather(50, seed=8)
-    small, report = model.deployment(folds=WORDS)
+    small, report = model.deployment(folds=LOSSLESS)
     assert "copies" in report.folds
     assert report.exact_change < 1e-12
     close(small.predict(table), model.predict(table))
@@ -161,7 +161,7 @@ def test_columns_left_out_answer_as_if_they_were_missing(model: object, names: l
         hidden = hidden.set_column(at, name, pa.nulls(len(table), table.column(name).type))
     close(small.predict(table.select(["key", *names])), whole.predict(hidden))
     assert report.weights[1] < report.weights[0]
-    small.deploy(folds=WORDS).save(tmp_path / "m")
+    small.deploy(folds=LOSSLESS).save(tmp_path / "m")
     close(unisono.load(tmp_path / "m").predict(table.select(["key", *names])), whole.predict(hidden))
 
 
@@ -206,3 +206,19 @@ def test_fitting_a_deployed_model_again_starts_afresh() -> None:
     model.set_params(settings=("width=16", "defaults.mixer=attention(heads=2)", "train.steps=3"))
     model.fit(weather())
     assert model.network.folds == ()
+
+
+def test_half_precision_has_to_be_asked_for_and_is_kept_by_the_folder(tmp_path: Path) -> None:
+    model = fitted()
+    assert "half" not in model.deploy().network.folds
+    half, report = model.deployment(folds=["half", "pack"])
+    assert half.network.folds[0] == "half" and {p.dtype for p in half.network.trunk.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in half.network.heads.parameters()} == {torch.float32}
+    assert 0 < report.change < 0.1 and report.exact_change == 0
+    half.save(tmp_path / "half")
+    again = Model.load(tmp_path / "half")
+    assert again.predict(weather()).equals(half.predict(weather()))
+    close(again.predict(weather()), model.predict(weather()), tolerance=0.05)
+    model.save(tmp_path / "whole")
+    whole, small = ((tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half"))
+    assert whole - small >= 1.9 * sum(p.numel() for p in model.network.trunk.parameters())

@@ -137,7 +137,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def _record(folder: Path) -> None:
-    from unisono.model.folder import sha256
+    from unisono.core.files import sha256
 
     _schema(lambda c: c.update(files={n: sha256(folder / n) for n in c["files"]}))(folder)
 

@@ -58,11 +58,11 @@ def test_gradients() -> None:
     assert gradcheck(lambda x, y: info_nce(x, POSITIVE, y), (s, t))
     module = InfoNCE(temperature=0.2).double()
     a, b = rand(4, 3).requires_grad_(), rand(5, 3, seed=1).requires_grad_()
-    assert gradcheck(lambda x, y, raw: _with(module, raw, x, y), (a, b, module.raw.detach().clone().requires_grad_()))
+    assert gradcheck(lambda x, y, raw: _with(module, raw, x, y), (a, b, module.learned.raw.detach().clone().requires_grad_()))
 
 
 def _with(module: InfoNCE, raw: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.func.functional_call(module, {"raw": raw}, (a, b, POSITIVE))  # type: ignore[no-any-return]
+    return torch.func.functional_call(module, {"learned.raw": raw}, (a, b, POSITIVE))  # type: ignore[no-any-return]
 
 
 def test_both_directions_are_averaged() -> None:
@@ -81,13 +81,13 @@ def test_the_temperature_stays_within_its_bounds_and_comes_back() -> None:
     module = InfoNCE(temperature=0.07, lowest=0.01, highest=0.5)
     for raw, bound in ((1e3, 0.5), (-1e3, 0.01)):
         with torch.no_grad():
-            module.raw.fill_(raw)
+            module.learned.raw.fill_(raw)
         assert module.temperature.item() == pytest.approx(bound)
     with torch.no_grad():
-        module.raw.fill_(4.0)
+        module.learned.raw.fill_(4.0)
     module(torch.eye(4), torch.eye(4)).backward()
-    assert module.raw.grad is not None
-    assert module.raw.grad.abs().item() > 0
+    assert module.learned.raw.grad is not None
+    assert module.learned.raw.grad.abs().item() > 0
     with pytest.raises(ConfigError, match="bounds"):
         InfoNCE(temperature=2.0)
     with pytest.raises(ConfigError, match="infonce"):

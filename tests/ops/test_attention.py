@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from tests.tokens import FRAME, meta_of, rich_meta, with_inserted
 from unisono.core.relation import Blocks, Edges, Relation, Run, kernel_calls
 from unisono.nn.mixer import gather_back
 from unisono.nn.scope import relate
-from unisono.ops.attention import attend, attend_edges
+from unisono.ops.attention import attend, attend_edges, ragged
 
 counts = st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2), min_size=1, max_size=5)
 
@@ -102,6 +103,57 @@ def test_bf16_keeps_its_accuracy_in_training(length: int) -> None:
     half = attend(*(t.to(torch.bfloat16).requires_grad_() for t in (q, k, v)), calls).float()
     assert float((exact - half).detach().abs().max()) < 0.05
     assert float(torch.nn.functional.cosine_similarity(exact, half.detach()).min()) > 0.999
+
+
+def by_loops(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    ends_q: Tensor,
+    ends_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    window_size: tuple[int, int],
+    enable_gqa: bool,
+) -> Tensor:
+    """What the variable-length kernel is documented to do, block by block."""
+    assert ends_q.dtype == ends_k.dtype == torch.int32
+    assert int(ends_q.diff().max()) == max_q and int(ends_k.diff().max()) == max_k and window_size in {(-1, -1), (-1, 0)}
+    assert int(ends_q[-1]) == len(q) and int(ends_k[-1]) == len(k) == len(v)
+    assert enable_gqa == (q.shape[1] != k.shape[1])
+    k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    out = torch.empty_like(q)
+    for (q0, q1), (k0, k1) in zip(ends_q.unfold(0, 2, 1).tolist(), ends_k.unfold(0, 2, 1).tolist(), strict=True):
+        seen = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool)
+        out[q0:q1] = dense(q[q0:q1], k[k0:k1], v[k0:k1], seen.tril() if window_size[1] == 0 else seen).view(-1, *q.shape[1:])
+    return out
+
+
+@pytest.mark.parametrize("scope", ["sample", "source", "window(2)", "in order", "cross(title <- photo)", "context(2, ratio=2)"])
+@pytest.mark.parametrize("few", [1, 2])
+def test_one_call_without_padding_is_told_the_blocks(monkeypatch: pytest.MonkeyPatch, scope: str, few: int) -> None:
+    from torch.nn.attention import varlen
+
+    monkeypatch.setattr(varlen, "varlen_attn", by_loops)
+    if scope == "in order":
+        runs, places = [Run(2, 3, 3), Run(1, 5, 5)], np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 3, 4])
+        calls = tuple(call for run, part in zip(runs, np.split(places, [6]), strict=True) for call in kernel_calls([run], (part, part))[0])
+        assert all(c.causal for c in calls) and len(calls) == 2
+    else:
+        relation = relate(scope, rich_meta(), FRAME)
+        assert isinstance(relation, Blocks)
+        calls = relation.calls
+    assert all(c.lengths is not None for c in calls)
+    torch.manual_seed(0)
+    q, (k, v) = torch.randn(sum(c.queries for c in calls), 2, 3), (torch.randn(sum(c.keys for c in calls), few, 3) for _ in range(2))
+    torch.testing.assert_close(ragged(q, k, v, calls), attend(q, k, v, calls), rtol=0, atol=1e-5)
+
+
+def test_blocks_within_which_an_order_hides_keys_say_so() -> None:
+    relation = relate("causal(time)", rich_meta(), FRAME)
+    assert isinstance(relation, Blocks)
+    assert any(c.lengths is None for c in relation.calls)
 
 
 def test_padded_and_exact_calls_agree() -> None:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fold", nargs="*", metavar="WORD",
         help="multiply out what is linear, without loss beyond rounding: branches, scale, fixed, copies, affine, rms, pack; "
-        "without a word those that save something on this machine",
+        "without a word those that save something on this machine; half (bfloat16) changes the answers a little and has to be named",
     )  # fmt: skip
     parser.add_argument("--columns", nargs="+", metavar="COL", help="leave out what only other columns need")
     parser.add_argument("--table", metavar="TABLE", help="measure the change in error on this table, which holds the targets")

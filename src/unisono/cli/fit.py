@@ -1,4 +1,4 @@
-"""``unisono fit TABLE --target COL --out DIR``."""
+"""``unisono fit TABLE --target COL --out DIR``, or ``--align`` without targets."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="COL[=TASK]",
         help="a column to predict (repeatable); TASK: category, boolean, number, labels",
     )
+    add("--align", action="store_true", help="learn one space for all columns, in which any finds any other; needs no target")
+    add("--objective", metavar="SENTENCE", help="what is learned, in place of the recipe's objective, such as 'align(loss=sigmoid)'")
     add("--out", type=Path, required=True, metavar="DIR", help="the model folder to write")
     add("--schema", type=Path, metavar="FILE", help="a schema file that inspect --write made")
     add("--split", metavar="COL", help="column with the values train, val and test")
     add("--key", metavar="COL", help="column that names a row")
     add("--group", metavar="COL", help="rows of equal value stay on one side of a split")
+    add("--item", metavar="COL", help="rows of equal value are one item, brought together by --align")
     add("--time", metavar="COL", help="split from old to new by this column")
     add(
         "--column",
@@ -35,10 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="take a column for this modality; also keeps a suspicious one",
     )
     add("--drop", action="append", default=[], metavar="COL", help="leave a column out (repeatable)")
-    add("--recipe", default="early-fusion", metavar="NAME", help="a recipe's name or file (default early-fusion)")
+    add("--recipe", metavar="NAME", help="a recipe's name or file (default early-fusion, or align with --align)")
     add("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of the recipe (repeatable)")
     add("--encoder", action="append", default=[], metavar="NAME=DIR", help="read a column by a frozen encoder: a Hugging Face model folder")
     add("--link-encoders", action="store_true", help="refer to encoder folders by path and hash instead of copying them into DIR")
+    add("--freeze", action="store_true", help="train nothing but projections of what the encoders say")
+    add("--features", metavar="DIR", help="keep features of frozen encoders in this folder (default: the user's cache; off for none)")
     add("--budget", metavar="TIME", help="end within this time, such as 90s or 5m, evaluation and report included")
     add("--seed", type=int, default=0, metavar="N", help="of every random choice (default 0)")
     common.add_bad_cells(parser)
@@ -63,16 +68,21 @@ def run(arguments: argparse.Namespace) -> int:
         split=arguments.split,
         key=arguments.key,
         group=arguments.group,
+        item=arguments.item,
         time=arguments.time,
         columns={**columns, **common.pairs(arguments.column, "column")},
         drop=tuple(dict.fromkeys([*drop, *arguments.drop])),
         recipe=arguments.recipe,
+        align=arguments.align,
+        objective=arguments.objective,
         settings=tuple(arguments.settings),
         budget=None if arguments.budget is None else parse_duration(arguments.budget),
         seed=arguments.seed,
         bad_cells=arguments.bad_cells,
         out=arguments.out,
         encoders=common.pairs(arguments.encoder, "encoder"),
+        freeze=arguments.freeze,
+        features=arguments.features,
         link_encoders=arguments.link_encoders,
         resume=arguments.resume,
         force=arguments.force,
@@ -101,6 +111,13 @@ def show(metrics: dict[str, Any], out: Path) -> None:
     if rows:
         print(f"on the {part['rows']:,} {metrics['headline']} rows")
         common.print_table(rows, ["target", "metric", "value", "95 % interval"])
+    found = metrics.get("retrieval", [])
+    if found:
+        print(
+            f"{'what finds what on the' if not rows else 'and what finds what there,'} {part.get('rows', 0):,} {metrics['headline']} rows"
+        )
+        shown = [[f["from"], f["to"], *(common.figure(f[k]) for k in ("r@1", "r@10", "median_rank", "map"))] for f in found]
+        common.print_table(shown, ["from", "to", "r@1", "r@10", "median rank", "map"])
     print(f"\nmodel: {out}\nreport: {out / 'report.html'}")
 
 

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Say what each column is."""
-    from unisono.model.folder import write_text
+    from unisono.core.files import write_text
     from unisono.model.inspect import inspect_table
 
     common.show_notes(arguments.quiet)

@@ -24,21 +24,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List the recipes, or show one."""
     from unisono.core.errors import UserError
-    from unisono.recipe import load_recipe, recipe_names
+    from unisono.recipe import MODEL, VERBS, load_recipe, recipe_names
 
     if arguments.out is not None and not arguments.draw:
         raise UserError("--out says where --draw writes: add --draw")
     if arguments.name is None:
         if arguments.draw:
             raise UserError("--draw needs a recipe: which one? unisono recipes lists them")
-        recipes = [load_recipe(name) for name in recipe_names()]
-        listed = [{"name": r.name, "claim": r.settings.get("claim", ""), "source": r.settings.get("source", "")} for r in recipes]
+        verbs = {MODEL: "fit", **VERBS}
+        recipes = [(verb, load_recipe(name, kind=kind).settings, name) for kind, verb in verbs.items() for name in recipe_names(kind)]
+        listed = [{"name": n, "verb": verb, "claim": s.get("claim", ""), "source": s.get("source", "")} for verb, s, n in recipes]
         if arguments.json:
             common.print_json({"recipes": listed})
         else:
-            common.print_table([[r["name"], r["claim"], r["source"]] for r in listed], ["recipe", "what it is", "source"], {1: 110})
+            lines = [[r["name"], r["verb"], r["claim"], r["source"]] for r in listed]
+            common.print_table(lines, ["recipe", "for", "what it is", "source"], {2: 110})
         return 0
-    recipe = load_recipe(arguments.name, arguments.settings)
+    kind = next((k for k in VERBS if arguments.name in recipe_names(k)), MODEL)
+    recipe = load_recipe(arguments.name, arguments.settings, kind=kind)
+    if kind != MODEL:
+        if arguments.draw or arguments.table is not None:
+            raise UserError(f"recipe {recipe.name} is no model: --draw and --table are for models")
+        return _show_other(recipe, VERBS[kind], arguments)
     cost = None
     if arguments.draw:
         return _draw(recipe, arguments)
@@ -66,11 +73,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _show_other(recipe: Any, verb: str, arguments: argparse.Namespace) -> int:
+    """A recipe that is no model."""
+    if arguments.json:
+        common.print_json({"name": recipe.name, "lineage": list(recipe.lineage), "settings": dict(recipe.settings)})
+        return 0
+    print(f"{recipe.name}, for unisono {verb}\n{recipe.to_yaml()}")
+    return 0
+
+
 def _draw(recipe: Any, arguments: argparse.Namespace) -> int:
     """Write the drawing, and say where."""
     from unisono.core.errors import UserError
+    from unisono.core.files import write_text
     from unisono.model.drawing import draw_recipe
-    from unisono.model.folder import write_text
     from unisono.model.options import FitOptions, named_targets
 
     common.show_notes(quiet=True)

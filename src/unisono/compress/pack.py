@@ -20,6 +20,8 @@ from unisono.ops.linear import linear
 
 #: Maps of fewer weights than this gain nothing.
 SMALLEST = 4096
+#: The types that there are packed kernels for.
+KINDS = (torch.float32, torch.bfloat16)
 #: Rows that the layout is chosen for.
 _ROWS = 1024
 
@@ -58,7 +60,7 @@ class Packed(Linear):
 
     def forward(self, x_TD: Tensor, plan: Any = None) -> Tensor:
         """Map (..., I) to (..., O)."""
-        plain = torch.is_grad_enabled() or x_TD.numel() == 0 or x_TD.dtype != torch.float32 or self.weight.dtype != torch.float32
+        plain = torch.is_grad_enabled() or x_TD.numel() == 0 or x_TD.dtype not in KINDS or self.weight.dtype != x_TD.dtype
         if plain or x_TD.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return linear(x_TD, self.weight, self.bias)
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x_TD, self.pack(), self.bias, "none", [], "")
@@ -86,7 +88,7 @@ def lay_out(module: nn.Module) -> float:
     """
     begin = time.perf_counter()
     for part in module.modules():
-        if isinstance(part, Packed) and part.weight.device.type == "cpu" and part.weight.dtype == torch.float32:
+        if isinstance(part, Packed) and part.weight.device.type == "cpu" and part.weight.dtype in KINDS:
             part.pack()
     return time.perf_counter() - begin
 

@@ -43,6 +43,14 @@ class ModelFolderError(UserError):
     """A model folder that is absent, damaged, or made by a newer version."""
 
 
+class IndexFolderError(UserError):
+    """An index that is absent, damaged, made by a newer version, or made by another model."""
+
+
+class QueryError(UserError):
+    """A search that cannot be answered as it was asked."""
+
+
 class BudgetError(UserError):
     """A time budget too small for the work; the message says how much is needed."""
 

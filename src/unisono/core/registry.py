@@ -2,7 +2,7 @@
 
 A component is a class (or function) with keyword-only, annotated parameters. ``Registry.build`` decodes a ``Word`` or mapping
 strictly: unknown names are errors with the nearest valid one, values are checked against the annotation (bounds are written as
-``Annotated`` types), and a parameter whose annotation is another registry's base class is built from a nested word.
+``Annotated`` types), and a parameter whose annotation is another registry's base class, or a tuple of them, is built from nested words.
 """
 
 from __future__ import annotations
@@ -240,6 +240,10 @@ def check(value: Any, annotation: Any, where: str) -> Any:
     """
     if _role(annotation) is not None:
         return value
+    if _role_of_many(annotation) is not None:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list of components, got {value!r}; write [{value}]")
+        return tuple(value)
     plain = _plain_types(annotation)
     if isinstance(value, bool) and bool not in plain and plain & {int, float, str}:
         quote = "; YAML reads yes, no, on and off as truth values: put the word in quotes" if str in plain else ""
@@ -276,7 +280,17 @@ def _role(annotation: Any) -> Registry[Any] | None:
     return None
 
 
+def _role_of_many(annotation: Any) -> Registry[Any] | None:
+    """The registry whose base class the annotation ``tuple[Base, ...]`` names."""
+    if typing.get_origin(annotation) is tuple:
+        return _role(typing.get_args(annotation)[0])
+    return None
+
+
 def _build_nested(annotation: Any, value: Any, where: str, runtime: Mapping[str, Any]) -> Any:
+    many = _role_of_many(annotation)
+    if many is not None:
+        return tuple(many.build(each, where=f"{where}[{k}]", **runtime) for k, each in enumerate(value))
     registry = _role(annotation)
     if registry is None or value is None:
         return value

@@ -38,6 +38,7 @@ class Call:
         key_place: (keys,) likewise.
         unseen: (blocks or 1, 1, run.queries or 1, run.keys) bool, True for what is not seen; None where all is.
         causal: each query sees the keys up to its own place, and ``unseen`` says nothing.
+        lengths: (blocks,) int32 how many queries and how many keys each block has; None where an order hides some of them.
     """
 
     run: Run
@@ -47,6 +48,7 @@ class Call:
     key_place: Tensor | None = None
     unseen: Tensor | None = None
     causal: bool = False
+    lengths: tuple[Tensor, Tensor] | None = None
 
 
 class Members(NamedTuple):
@@ -345,12 +347,13 @@ def _call(runs: Sequence[Run], queries: int, keys: int, order: tuple[Indices, In
     places: tuple[Tensor | None, Tensor | None] = (None, None)
     if len(runs) > 1:
         places = (torch.from_numpy(query_place), torch.from_numpy(key_place))
+    lengths = (torch.from_numpy(query_counts.astype(np.int32)), torch.from_numpy(key_counts.astype(np.int32)))
     padding = np.arange(longest.keys)[None, :] >= key_counts[:, None]
     if order is None:
         unseen = None if len(runs) == 1 else torch.from_numpy(padding[:, None, None, :])
-        return Call(longest, queries, keys, places[0], places[1], unseen), all_seen
+        return Call(longest, queries, keys, places[0], places[1], unseen, lengths=lengths), all_seen
     if _is_causal(order, query_counts, key_counts):
-        return Call(longest, queries, keys, places[0], places[1], causal=True), all_seen
+        return Call(longest, queries, keys, places[0], places[1], causal=True, lengths=lengths), all_seen
     q_order, k_order = np.zeros(blocks * longest.queries, np.int64), np.zeros(blocks * longest.keys, np.int64)
     q_order[query_place], k_order[key_place] = order
     hidden = k_order.reshape(blocks, 1, -1) > q_order.reshape(blocks, -1, 1)

@@ -1,8 +1,10 @@
-"""Frozen encoders in place of a tokeniser: a local Hugging Face model folder, or any ``nn.Module`` given in Python.
+"""Frozen encoders in place of a tokeniser, and any ``nn.Module`` given in Python as one; model folders are in ``hf``.
 
 The encoder runs on the host, in evaluation mode and without gradient, once for every distinct cell it meets; what it says is kept in
-memory and mapped to the model's width by a learned projection. Its own weights are neither trained nor part of the model's. Cells are
-encoded one by one: the rounding of a batch's products depends on its size, and a resumed run has to see the same bits.
+memory, and on disk where a ``FeatureCache`` is given, and mapped to the model's width by a learned projection. Its own weights are neither
+trained nor part of the model's. The rounding of a batch's products depends on its size, and a resumed run has to see the same bits: with
+features on disk these are the bits that were stored first, and model folders encode many cells at once; without, cells are encoded one by
+one.
 
 Letters: N samples, frames, points or values of an item, K states of an item, F features of a state, T tokens, D width.
 """
@@ -10,14 +12,14 @@ Letters: N samples, frames, points or values of an item, K states of an item, F 
 from __future__ import annotations
 
 import copy
-import functools
 import hashlib
 import json
+import logging
 from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,22 +28,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unisono.core.draw import Draw
-from unisono.core.errors import ConfigError, DependencyError, UserError
+from unisono.core.errors import ConfigError, UserError
 from unisono.core.registry import Count, Traits
 from unisono.core.schema import Column
 from unisono.modalities.base import Cells, Items, Packed, Tokeniser, tokenisers
-from unisono.modalities.pixels import to_channels
-from unisono.modalities.signal import Signal, resample
+from unisono.modalities.features import FeatureCache, States
+from unisono.modalities.signal import Signal
 from unisono.modalities.video import Clip
 
 #: Features of cells seen lately are kept up to this many bytes for each tokeniser.
 KEPT_BYTES = 256 * 1024 * 1024
 _FIT_ITEMS = 2
-_RGB = 3
-#: What a model folder may consist of; anything else in it, code and pickles above all, is neither read nor copied.
-SUFFIXES = frozenset({".json", ".txt", ".safetensors", ".model", ".jinja"})
 
-States = NDArray[np.float32]
+#: Grows when a cell is made ready for an encoder in another way.
+_PREPARING = 1
+
+logger = logging.getLogger("unisono")
 
 
 class FrozenTokeniser(Tokeniser):
@@ -53,10 +55,25 @@ class FrozenTokeniser(Tokeniser):
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, States] = OrderedDict()
         self._used = 0
+        self._features: FeatureCache | None = None
+        self._name: bytes | None = None
+        self._trusted = False
 
     @abstractmethod
     def encode(self, column: Column, items: Sequence[Any]) -> list[States]:
         """The states (K, F) of each item, in order; an item's states depend on nothing but the item."""
+
+    def encode_together(self, column: Column, items: Sequence[Any]) -> list[States]:
+        """The same up to rounding, several items at once where the encoder can."""
+        return self.encode(column, items)
+
+    @abstractmethod
+    def identity(self) -> str | None:
+        """A text that differs for encoders that say different things; None where that cannot be known."""
+
+    def keep(self, features: FeatureCache | None) -> None:
+        """Keep states on disk from now on, or no longer."""
+        self._features, self._trusted = features, False
 
     def fit(self, column: Column, chunks: Iterable[Cells]) -> dict[str, Any]:
         """Find out how many features the encoder gives; 0 when no training row has a cell, which then counts as missing for good.
@@ -75,12 +92,54 @@ class FrozenTokeniser(Tokeniser):
         keys = [_key(column, item) for item in items]
         found = {key: self._kept[key] for key in keys if key in self._kept}
         fresh = {key: item for key, item in zip(keys, items, strict=True) if key not in found}
+        for key, states in self._stored(column, fresh).items():
+            found[key] = states
+            self._remember(key, states)
+            del fresh[key]
         if fresh:
-            made = self.encode(column, list(fresh.values()))
-            for key, states in zip(fresh, made, strict=True):
-                found[key] = shrink(_checked(column, states), self.tokens)
-                self._remember(key, found[key])
+            disk = self._disk()
+            made = (self.encode if disk is None else self.encode_together)(column, list(fresh.values()))
+            new = {key: shrink(_checked(column, states), self.tokens) for key, states in zip(fresh, made, strict=True)}
+            for key, states in new.items():
+                found[key] = states
+                self._remember(key, states)
+            if disk is not None:
+                disk.write({self._place(key): states for key, states in new.items()})
         return [found[key] for key in keys]
+
+    def _disk(self) -> FeatureCache | None:
+        """Where states are kept on disk, if they can be."""
+        if self._features is None or not self._features.usable:
+            return None
+        if self._name is None:
+            said = self.identity()
+            if said is None:
+                self._features = None
+                return None
+            self._name = hashlib.blake2b(f"{_PREPARING} {self.tokens} {said}".encode(), digest_size=16).digest()
+        return self._features
+
+    def _place(self, key: bytes) -> bytes:
+        return (self._name or b"") + key
+
+    def _stored(self, column: Column, wanted: Mapping[bytes, Any]) -> dict[bytes, States]:
+        """What is on disk of the items wanted; the first one is encoded again, and if it differs nothing on disk is believed."""
+        disk = self._disk() if wanted else None
+        if disk is None:
+            return {}
+        places = {self._place(key): key for key in wanted}
+        found = {places[place]: states for place, states in disk.read(list(places)).items()}
+        if found and not self._trusted:
+            key = next(iter(found))
+            again = shrink(_checked(column, self.encode(column, [wanted[key]])[0]), self.tokens)
+            if again.shape != found[key].shape or not np.allclose(again, found[key], rtol=1e-3, atol=1e-3 * float(np.abs(again).max())):
+                logger.warning(
+                    "the encoder of column %r says other things than what is stored of it; what is stored is not used", column.name
+                )
+                self._features = None
+                return {}
+            self._trusted = True
+        return found
 
     def _remember(self, key: bytes, states: States) -> None:
         self._kept[key] = states
@@ -172,125 +231,15 @@ def _key(column: Column, item: Any) -> bytes:
 
 
 @contextmanager
-def _exactly() -> Iterator[None]:
+def exactly() -> Iterator[None]:
     """Without gradient and in full precision, whatever precision the model around it runs in."""
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         yield
 
 
-def _states(said: Tensor) -> States:
+def as_states(said: Tensor) -> States:
     """What an encoder says of one item, as (K, F)."""
     return np.ascontiguousarray(said.float().reshape(-1, said.shape[-1]).numpy())
-
-
-# -- Hugging Face model folders -----------------------------------------------------------------------------------------------
-
-
-@tokenisers.register("hf", source="arXiv:1910.03771", traits=Traits(tags=frozenset({"frozen"})))
-class HuggingFace(FrozenTokeniser):
-    """The last hidden states of a frozen encoder from a local Hugging Face model folder, for text, images and sound (extra ``hf``).
-
-    Weights are read from safetensors alone, nothing is downloaded, and no code of the folder is run.
-
-    Args:
-        path: the model folder.
-        sha256: what the folder's content has to hash to; empty for anything.
-        tokens: tokens of an item at most, and one more for the mean of all states.
-        link: a saved model refers to the folder by its path instead of holding a copy.
-    """
-
-    reads: ClassVar[frozenset[str]] = frozenset({"text", "image", "audio"})
-
-    def __init__(self, *, path: str, sha256: str = "", tokens: Count = 16, link: bool = False) -> None:
-        super().__init__()
-        self.path, self.sha256, self.tokens, self.link = path, sha256, tokens, link
-
-    def encode(self, column: Column, items: Sequence[Any]) -> list[States]:
-        """Run the encoder.
-
-        Raises:
-            UserError: the folder is no model folder, or its model does not read this modality.
-        """
-        model, processor = _load(self.path, self.sha256, column.modality)
-        try:
-            with _exactly():
-                said = [model(**_PREPARE[column.modality](processor, item, model)).last_hidden_state for item in items]
-            return [_states(hidden) for hidden in said]
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UserError(f"the encoder {self.path} cannot read column {column.name!r} ({column.modality}): {error}") from None
-
-
-@functools.lru_cache(maxsize=4)
-def _load(path: str, sha256: str, modality: str) -> tuple[Any, Any]:
-    """Model and processor of a folder, whose hash tells changed content apart."""
-    folder = Path(path)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"the encoder {path}: no Hugging Face model folder, config.json is missing")
-    if not list(folder.glob("*.safetensors")):
-        raise UserError(f"the encoder {path}: holds no weights in safetensors (pickled weights are not read)")
-    try:
-        import transformers
-    except ImportError:
-        raise DependencyError("transformers", "hf", "a Hugging Face encoder") from None
-    library: Any = transformers
-    kinds = {"text": library.AutoTokenizer, "image": library.AutoImageProcessor, "audio": library.AutoFeatureExtractor}
-    logging: Any = library.utils.logging
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    showed, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        model = library.AutoModel.from_pretrained(folder, use_safetensors=True, **local).float().eval()
-        processor: Any = kinds[modality].from_pretrained(folder, **local)
-    except Exception as error:
-        raise UserError(f"the encoder {path} cannot be read by transformers {transformers.__version__}: {error}") from None
-    finally:
-        logging.set_verbosity(level)
-        if showed:
-            logging.enable_progress_bar()
-    return getattr(model, "encoder", model) if getattr(model.config, "is_encoder_decoder", False) else model, processor
-
-
-def _prepare_text(processor: Any, text: str, model: Any) -> dict[str, Tensor]:
-    longest = min(int(processor.model_max_length), int(getattr(model.config, "max_position_embeddings", 512) or 512))
-    return {k: v for k, v in processor(text, truncation=True, max_length=longest, return_tensors="pt").items() if v.numel()}
-
-
-def _prepare_image(processor: Any, array: NDArray[Any], model: Any) -> dict[str, Tensor]:
-    pixels = to_channels(np.asarray(array), _RGB)
-    if pixels.dtype != np.uint8:
-        low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
-        pixels = np.nan_to_num((pixels - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)
-    return {
-        "pixel_values": processor(images=[np.ascontiguousarray(pixels)], return_tensors="pt", input_data_format="channels_last")[
-            "pixel_values"
-        ]
-    }
-
-
-def _prepare_audio(processor: Any, signal: Signal, model: Any) -> dict[str, Tensor]:
-    rate = float(getattr(processor, "sampling_rate", 16000))
-    values = resample(signal.values, signal.rate, rate) if signal.rate == signal.rate else signal.values
-    return dict(processor(np.asarray(values, np.float32), sampling_rate=int(rate), return_tensors="pt").items())
-
-
-_PREPARE: dict[str, Any] = {"text": _prepare_text, "image": _prepare_image, "audio": _prepare_audio}
-
-
-def folder_hash(folder: Path) -> str:
-    """The SHA-256 of a model folder's content: of the names and the content of the files that may be read."""
-    digest = hashlib.sha256()
-    for path in model_files(folder):
-        digest.update(json.dumps([path.name, path.stat().st_size]).encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def model_files(folder: Path) -> list[Path]:
-    """The files of a model folder that may be read, by name."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix in SUFFIXES)
 
 
 # -- modules given in Python --------------------------------------------------------------------------------------------------
@@ -328,8 +277,15 @@ class Given(FrozenTokeniser):
         """How a recipe records it."""
         return {"type": "given", "name": self.name, "sha256": self.sha256, "tokens": self.tokens}
 
+    def identity(self) -> str | None:
+        """Weights, settings and code of the module; None where code cannot be read."""
+        if self._module is None:
+            return None
+        code = _code_of(self._module)
+        return None if code is None else f"given {self.sha256} {code}"
+
     def encode(self, column: Column, items: Sequence[Any]) -> list[States]:
-        """Run the module.
+        """Run the module, always on one item: it may have been written for one.
 
         Raises:
             ConfigError: the module was not given again.
@@ -340,15 +296,56 @@ class Given(FrozenTokeniser):
         found: list[States] = []
         for item in items:
             try:
-                with _exactly():
+                with exactly():
                     said = self._module(_as_input(column, item))
             except Exception as error:
                 raise UserError(f"the encoder of column {column.name!r} fails on its cells: {type(error).__name__}: {error}") from error
             if not isinstance(said, Tensor) or said.dim() not in {2, 3} or len(said) != 1:
                 what = tuple(said.shape) if isinstance(said, Tensor) else type(said).__name__
                 raise UserError(f"the encoder of column {column.name!r} has to answer (1, features) or (1, states, features), got {what}")
-            found.append(_states(said))
+            found.append(as_states(said))
         return found
+
+
+def _code_of(module: nn.Module) -> str | None:
+    """A hash of what a module's classes do and how its parts are set, beside its weights; None where it holds what no hash can tell."""
+    digest = hashlib.sha256(repr(module).encode())
+    usual = vars(nn.Module())
+    for part in module.modules():
+        for name, value in sorted(vars(part).items()):
+            if name not in usual and not _add_value(digest, name, value):
+                return None
+        for kind in type(part).__mro__:
+            if kind.__module__.split(".")[0] == "torch" or kind is object:
+                continue
+            digest.update(f"{kind.__module__}.{kind.__qualname__}".encode())
+            functions = {n: v for n, v in sorted(vars(kind).items()) if isinstance(v, FunctionType)}
+            if not all(_add_value(digest, n, v) for n, v in functions.items()):
+                return None
+    return digest.hexdigest()
+
+
+def _add_value(digest: Any, name: str, value: Any) -> bool:
+    """Add a plain value, or a function that refers to nothing but its arguments; whether it is either."""
+    digest.update(name.encode())
+    if isinstance(value, FunctionType):
+        if set(value.__code__.co_freevars) - {"__class__"}:
+            return False
+        _add_code(digest, value.__code__)
+        return True
+    plain = isinstance(value, str | int | float | None) or (
+        isinstance(value, tuple | list) and all(isinstance(v, str | int | float | None) for v in value)
+    )
+    digest.update(repr(value).encode() if plain else b"")
+    return plain
+
+
+def _add_code(digest: Any, code: CodeType) -> None:
+    values = [repr(sorted(map(repr, c)) if isinstance(c, frozenset) else c) for c in code.co_consts if not isinstance(c, CodeType)]
+    digest.update(code.co_code + repr((code.co_names, values)).encode())
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            _add_code(digest, inner)
 
 
 def _as_input(column: Column, item: Any) -> Any:

@@ -25,7 +25,7 @@ from unisono.core.tokens import Meta
 from unisono.model.evaluate import Evaluator
 from unisono.model.narrow import as_before, narrowed
 from unisono.model.stream import Predictor
-from unisono.network import PACK, WORDS, Network, edge_values
+from unisono.network import HALF, LOSSLESS, PACK, WORDS, Network, edge_values
 from unisono.nn.trunk import Trunk
 from unisono.recipe import Recipe
 from unisono.table.cache import TableCache
@@ -35,7 +35,7 @@ logger = logging.getLogger("unisono")
 #: A fold whose answers differ by more than this in float64, relative to the largest, is not the same function.
 EXACT = 1e-9
 #: Folds that are faster on some machines and slower on others.
-MEASURED = ("copies", "rms", PACK)
+MEASURED = ("copies", "rms", HALF, PACK)
 _ROWS = 64
 
 
@@ -132,7 +132,8 @@ def deploy(
         network: the model; it is left as it is.
         recipe: its recipe.
         schema: its columns and targets.
-        folds: words of ``WORDS``, each done whatever it saves; None for those that save something on this machine.
+        folds: words of ``WORDS``, each done whatever it saves; None for those that save something on this machine. ``half`` (bfloat16)
+            changes the answers by more than the order of sums does, so it has to be asked for.
         columns: the columns that tables will have, so that what only others need is left out; None for all.
         data: a table with the targets, on which the change in error is measured; None for made-up rows alone.
         reading: how the table is read.
@@ -140,7 +141,7 @@ def deploy(
     Raises:
         UserError: a fold or column is unknown, or nothing can be left out.
     """
-    wanted = WORDS if folds is None else _known(folds)
+    wanted = LOSSLESS if folds is None else _known(folds)
     before = copy.deepcopy(network).cpu().eval()
     new, plain, small = (copy.deepcopy(before), recipe, schema) if columns is None else narrowed(before, recipe, schema, columns)
     report = Deployment(left_out=tuple(c.name for c in schema.columns if c.name not in {k.name for k in small.columns}))

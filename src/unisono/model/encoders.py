@@ -7,6 +7,7 @@ latter its name and hash.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,62 @@ from torch import nn
 from unisono.core.errors import ConfigError, ModelFolderError, ResourceError, UserError, nearest
 from unisono.core.registry import decode
 from unisono.core.words import as_word
-from unisono.modalities.frozen import Given, HuggingFace, folder_hash, model_files, module_hash
+from unisono.modalities.features import OFF, FeatureCache, default_folder
+from unisono.modalities.frozen import FrozenTokeniser, Given, module_hash
+from unisono.modalities.groups import Group
+from unisono.modalities.hf import HuggingFace, folder_hash, model_files
 from unisono.recipe import Recipe
+
+logger = logging.getLogger("unisono")
 
 #: The folder of copied encoders in a model folder.
 ENCODERS = "encoders"
+
+
+def open_features(named: str | os.PathLike[str] | None) -> FeatureCache | None:
+    """Where features of frozen encoders are kept on disk: in the folder named, else in the user's cache; None for ``off``."""
+    if named is not None and os.fspath(named) == OFF:
+        return None
+    folder = default_folder() if named is None else Path(named).expanduser()
+    return None if folder is None else FeatureCache(folder)
+
+
+def keep_features(groups: Sequence[Group], features: FeatureCache | None) -> None:
+    """Let a network's frozen encoders keep on disk what they say, and say where."""
+    columns: list[str] = []
+    for group in groups:
+        if isinstance(group.tokeniser, FrozenTokeniser):
+            group.tokeniser.keep(features)
+            columns += [c.name for c in group.columns]
+    if columns and features is not None:
+        logger.info(
+            "features of %s by frozen encoders are kept in %s (%s so far, at most %s; the folder can be removed at any time)",
+            ", ".join(columns), features.folder, _gigabytes(features.size()), _gigabytes(features.limit_bytes),
+        )  # fmt: skip
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB"
+
+
+def without_layers(recipe: Recipe) -> Recipe:
+    """The recipe with a trunk that only reads: what is trained are projections, heads and a shared space's own projectors."""
+    return recipe.with_settings({"trunk": [step for step in recipe["trunk"] if "read" in step]})
+
+
+def check_frozen(groups: Sequence[Group]) -> None:
+    """Make sure that every column is read by a frozen encoder, or is a column of vectors.
+
+    Raises:
+        UserError: the others are named.
+    """
+    others = [c.name for g in groups if not isinstance(g.tokeniser, FrozenTokeniser) for c in g.columns if c.modality != "vector"]
+    if others:
+        verb = "is" if len(others) == 1 else "are"
+        raise UserError(
+            f"--freeze: {', '.join(others)} {verb} read by no frozen encoder, so that more than projections would be trained; "
+            "name encoders with --encoder COLUMN=DIR, leave columns out with --drop, or fit without --freeze"
+        )
 
 
 def with_encoders(recipe: Recipe, encoders: Mapping[str, Any], names: Sequence[str], *, link: bool = False) -> Recipe:

@@ -12,13 +12,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unisono.core.errors import SchemaError, UserError
+from unisono.core.files import write_text
 from unisono.core.schema import Schema
 from unisono.model.deploy import Deployment, deploy
 from unisono.model.fit import Fitted, fit_table
 from unisono.model.folder import read_model, write_model
+from unisono.model.indexing import PredictorEmbedder
 from unisono.model.options import FitOptions, named_targets, parse_duration
+from unisono.model.searching import search_page
+from unisono.model.spaces import Laid, SpaceQuestions, check_aligned, evaluate_space
 from unisono.model.stream import Predictor
 from unisono.network import Network
+from unisono.retrieve.index import Index
+from unisono.retrieve.make import build_index
+from unisono.table.read import open_table
 
 _FEATURE = "x{}"
 _LABEL = "y"
@@ -32,12 +39,14 @@ class Model:
     Args:
         target: target column, ``COLUMN=TASK``, several of them, or a mapping column -> task; not needed for ``fit(X, y)``.
         task: task of ``y`` in ``fit(X, y)``: ``category``, ``boolean``, ``number`` or ``labels``; found from ``y`` if None.
-        recipe: a recipe's name or path, or a mapping with a recipe's keys.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys; None for ``align`` where a space is asked for, else
+            ``early-fusion``.
         settings: ``key=value`` changes to the recipe.
         columns: column -> modality.
         budget: limit on the time of a fit, such as ``"90s"``, or None.
         seed: of every random choice.
-        options: further options of a fit by name (``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ...).
+        options: further options of a fit by name (``align``, ``objective``, ``item``, ``split``, ``key``, ``group``, ``time``, ``drop``,
+            ``bad_cells``, ...).
     """
 
     def __init__(
@@ -45,7 +54,7 @@ class Model:
         *,
         target: Any = None,
         task: str | None = None,
-        recipe: str | Mapping[str, Any] = "early-fusion",
+        recipe: str | Mapping[str, Any] | None = None,
         settings: Sequence[str] = (),
         columns: Mapping[str, str] | None = None,
         budget: str | float | None = None,
@@ -130,6 +139,7 @@ class Model:
             **extra,
         )
         self._adopt(fit_table(data, options))
+        self.folder_ = options.out
         return self
 
     def _adopt(self, fitted: Fitted) -> None:
@@ -143,6 +153,11 @@ class Model:
     def schema(self) -> Schema:
         """Columns and targets, with what was fitted."""
         return self._need().schema
+
+    @property
+    def aligned(self) -> bool:
+        """Whether sources share a space, so that any one may be sought by any other."""
+        return self._need().network.aligned
 
     @property
     def network(self) -> Network:
@@ -202,25 +217,87 @@ class Model:
         name = {"number": "r2", "labels": "map"}.get(schema.targets[0].task, "accuracy")
         return float("nan") if metrics[name] is None else float(metrics[name])
 
-    def evaluate(self, data: Any, *, where: str | None = None, missing: bool = True, **options: Any) -> dict[str, Any]:
-        """Measure the model on a table that holds the targets.
+    def evaluate(
+        self, data: Any, *, where: str | None = None, missing: bool = True, retrieval: bool = False, group: str | None = None,
+        zero_shot: str | None = None, templates: Sequence[str] = (), text: str | None = None, report: str | Path | None = None,
+        examples: bool = True, **options: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Measure the model on a table: its answers against the targets in it, or its shared space.
 
         Args:
             data: the table.
             where: a filter on rows.
             missing: also measure what becomes of it when sources are missing.
+            retrieval: measure the shared space instead: what finds what across sources.
+            group: for retrieval, a column whose equal values are one item.
+            zero_shot: for retrieval, a column whose values name classes.
+            templates: phrasings of a class's name, such as ``"a picture of a {}"``.
+            text: the text column that takes the phrasings; None for the only one.
+            report: for retrieval, the page to write.
+            examples: show rows on that page.
             **options: ``bad_cells``, ``null_words``, ``encoding``, ``media_root``.
 
         Returns:
-            ``{"rows": n, "targets": {column: {metric: value}}, "missing": [{"present": [...], "targets": {...}}, ...]}``.
+            ``{"rows": n, "targets": {column: {metric: value}}, "missing": [{"present": [...], "targets": {...}}, ...]}``; for retrieval
+            ``{"retrieval": [...], "space": {...}}``, see ``evaluate_space``.
+
+        Raises:
+            UserError: a column is absent, or retrieval is asked of a model without a shared space.
         """
+        questions = SpaceQuestions(where, group, zero_shot, tuple(templates), text)
+        if retrieval:
+            return self._space(data, questions, report, examples, options)
+        questions.refuse_without_retrieval()
+        if report is not None:
+            raise UserError(f"--report {report}: this belongs to --retrieval; a fit writes report.html by itself")
         return self.predictor(**options).evaluate(data, where=where, missing=missing)
+
+    def _space(
+        self, data: Any, questions: SpaceQuestions, report: str | Path | None, examples: bool, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        predictor = self.predictor(**options)
+        check_aligned(predictor)
+        source = open_table(data, null_words=predictor.null_words, encoding=predictor.encoding, media_root=predictor.media_root)
+
+        def write(found: dict[str, Any], laid: Laid) -> None:
+            if report is not None:
+                page = search_page(
+                    laid.cache.name, found, laid, predictor.schema,
+                    product=predictor.product, examples=examples, where=questions.where,
+                )  # fmt: skip
+                write_text(Path(report), page)
+
+        return evaluate_space(predictor, source, questions, then=write)
 
     def embed(self, data: Any, **options: Any) -> pa.Table:
         """One vector for each row, and one for each of its sources (what the row would be with that source alone)."""
         return self.predictor(**options).embed(as_features(data) if self._features(data) else data)
 
     encode = embed
+
+    def embedder(self, **options: Any) -> PredictorEmbedder:
+        """The model as what turns the rows of an index into vectors.
+
+        Args:
+            **options: ``bad_cells``, ``null_words``, ``encoding``, ``media_root``.
+        """
+        return PredictorEmbedder(self.predictor(**options), getattr(self, "folder_", None))
+
+    def index(self, data: Any, out: str | Path | None = None, *, reading: Mapping[str, Any] | None = None, **settings: Any) -> Index:
+        """Index a table, to search it.
+
+        Args:
+            data: the table.
+            out: the folder to write; None keeps the index in a temporary folder for as long as it is used.
+            reading: ``bad_cells``, ``null_words``, ``encoding``, ``media_root``.
+            **settings: ``approximate`` (also build graphs; None for when there are many rows), ``fields`` (columns to keep),
+                ``max_media`` (the largest cell of media that is kept, in bytes), ``correction`` (against hubs and crowding, such as
+                ``"dbnorm"``).
+
+        Raises:
+            UserError: of many kinds; each message says what to mend.
+        """
+        return build_index(self.embedder(**(reading or {})), data, out, **settings)
 
     def _features(self, data: Any) -> bool:
         return bool(getattr(self, "_arrays", False)) and not isinstance(data, str | Path | pa.Table)
@@ -262,6 +339,7 @@ class Model:
         """
         fitted = self._need()
         write_model(Path(folder), fitted.network, fitted.recipe, fitted.schema, fitted.metrics)
+        self.folder_ = Path(folder)
 
     @classmethod
     def load(cls, folder: str | Path, *, encoders: Mapping[str, Any] | None = None) -> Model:
@@ -277,6 +355,7 @@ class Model:
         network, recipe, schema, metrics = read_model(Path(folder), encoders)
         model = cls(target={t.name: t.task for t in schema.targets}, recipe=recipe.name)
         model._adopt(Fitted(network, recipe, schema, metrics or {}, []))
+        model.folder_ = Path(folder)
         return model
 
 
@@ -300,8 +379,6 @@ def with_labels(data: Any, y: Any) -> pa.Table:
     Raises:
         SchemaError: their numbers of rows differ, or the features have a column ``y`` already.
     """
-    from unisono.table.read import open_table
-
     table = pa.Table.from_batches(list(open_table(as_features(data)).batches()))
     labels = pa.array(list(y))
     if len(labels) != table.num_rows:

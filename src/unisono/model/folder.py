@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -17,6 +15,7 @@ import torch
 import yaml
 
 from unisono.core.errors import ConfigError, ModelFolderError, ResourceError
+from unisono.core.files import forget, read_json, sha256, write_text
 from unisono.core.schema import MODALITIES, Column, Schema, Target
 from unisono.model.encoders import find_encoders, store_encoders
 from unisono.network import WORDS, Network
@@ -29,32 +28,7 @@ PLAIN_FORMAT = 1
 WEIGHTS, RECIPE, SCHEMA, METRICS, REPORT, CHECKPOINT = (
     "model.safetensors", "recipe.yaml", "schema.json", "metrics.json", "report.html", "checkpoint",
 )  # fmt: skip
-_MAX_JSON = 256 << 20
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is either the old or the new one, never half.
-
-    Raises:
-        ResourceError: the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        _forget(temporary)
-        raise ResourceError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _forget(temporary: Path) -> None:
-    """Remove a file that was not finished, if it can be."""
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
+KIND = "model folder"
 
 
 def schema_to_json(schema: Schema) -> dict[str, Any]:
@@ -82,7 +56,7 @@ def write_model(folder: Path, network: Network, recipe: Recipe, schema: Schema, 
         safetensors.torch.save_file(state, temporary)
         temporary.replace(folder / WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:
-        _forget(temporary)
+        forget(temporary)
         raise ResourceError(f"{folder / WEIGHTS} cannot be written: {error}") from None
     write_text(folder / RECIPE, store_encoders(folder, recipe).to_yaml())
     if metrics is not None:
@@ -98,15 +72,6 @@ def write_schema(folder: Path, schema: Schema, folds: Sequence[str] = ()) -> Non
     write_text(folder / SCHEMA, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def read_model(folder: Path, encoders: Mapping[str, Any] | None = None) -> tuple[Network, Recipe, Schema, dict[str, Any] | None]:
     """Read a model folder, or the checkpoint of an unfinished one.
 
@@ -119,7 +84,7 @@ def read_model(folder: Path, encoders: Mapping[str, Any] | None = None) -> tuple
     """
     if not folder.is_dir():
         raise ModelFolderError(f"{folder}: there is no such model folder")
-    content = _read_json(folder / SCHEMA, folder)
+    content = read_json(folder / SCHEMA, folder, KIND)
     version = content.get("format")
     if not isinstance(version, int) or version < 1:
         raise ModelFolderError(f"{folder / SCHEMA}: 'format' is {version!r}; this is no model folder")
@@ -134,7 +99,7 @@ def read_model(folder: Path, encoders: Mapping[str, Any] | None = None) -> tuple
         _check_hashes(folder, content.get("files"))
     recipe = find_encoders(folder, recipe, encoders or {})
     network = _network(recipe, schema, weights, folder, _folds(content, folder))
-    metrics = _read_json(folder / METRICS, folder) if (folder / METRICS).is_file() else None
+    metrics = read_json(folder / METRICS, folder, KIND) if (folder / METRICS).is_file() else None
     return network, recipe, schema, metrics
 
 
@@ -146,20 +111,6 @@ def _check_hashes(folder: Path, hashes: Any) -> None:
             raise ModelFolderError(f"{folder}: {name} is missing")
         if hashes.get(name) != sha256(folder / name):
             raise ModelFolderError(f"{folder / name}: its content is not what {SCHEMA} records; the file is damaged or was changed")
-
-
-def _read_json(path: Path, folder: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ModelFolderError(f"{folder}: {path.name} is missing; this is no model folder")
-    if path.stat().st_size > _MAX_JSON:
-        raise ModelFolderError(f"{path}: larger than {_MAX_JSON:,} bytes")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelFolderError(f"{path}: not valid JSON ({error}); the file is damaged") from None
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: expected a JSON object")
-    return content
 
 
 def _recipe(folder: Path) -> Recipe:

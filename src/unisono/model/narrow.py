@@ -76,7 +76,10 @@ def _numbers(old: Network, new: Network, schema: Schema, small: Schema) -> dict[
     before = [g.name for g in old.groups]
     modalities = [*(schema.modalities.index(m) for m in small.modalities), len(schema.modalities)]
     sets = [name for name, part in new.trunk.named_modules() if isinstance(part, PerSet) and part.key == "modality"]
+    sources = [schema.sources.index(name) for name in small.sources]
+    spaces = 0 if new.alignments is None else len(new.alignments.spaces)
     return {
+        **{f"alignments.spaces.{k}.project": sources for k in range(spaces)},
         "tokenisers": [before.index(g.name) for g in new.groups],
         "wide": [old.wide_names.index(name) for name in new.wide_names],
         **{f"trunk.{name}.parts": modalities for name in sets},

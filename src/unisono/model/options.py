@@ -19,14 +19,18 @@ class FitOptions:
     """Everything that shapes a fit besides the table.
 
     Attributes:
-        targets: target column -> task word, or None to find it from the column.
+        targets: target column -> task word, or None to find it from the column; may be empty where a shared space is learned.
         split: column with the values train, val and test.
         key: column that names a row.
         group: column whose equal values stay on one side of a split.
+        item: column whose equal values are one item: rows that a shared space brings together; where there are 100 items or more, they
+            stay on one side of a split too, unless ``group`` says what does.
         time: column by which a split goes from old to new.
         columns: column -> modality; naming a column also keeps it when it looks suspicious.
         drop: columns to leave out.
-        recipe: a recipe's name or path, or a mapping with a recipe's keys.
+        recipe: a recipe's name or path, or a mapping with a recipe's keys; None for ``align`` or ``early-fusion``.
+        align: learn one space for all sources, whatever the recipe's objective.
+        objective: a sentence, or several joined by ``&``, in place of the recipe's objective.
         settings: ``key=value`` changes to the recipe.
         budget: seconds for the whole command, or None.
         seed: of every random choice.
@@ -39,6 +43,8 @@ class FitOptions:
         force: replace what is in ``out``.
         examples: show rows in the report.
         encoders: column -> a frozen encoder: a local Hugging Face model folder, or an ``nn.Module``.
+        freeze: train nothing but projections of what frozen encoders say.
+        features: the folder where features of frozen encoders are kept; None for the user's cache, ``off`` to keep none on disk.
         link_encoders: refer to encoder folders by path and hash instead of copying them into the model.
         progress: show a bar.
     """
@@ -47,10 +53,13 @@ class FitOptions:
     split: str | None = None
     key: str | None = None
     group: str | None = None
+    item: str | None = None
     time: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     drop: Sequence[str] = ()
-    recipe: str | Mapping[str, Any] = "early-fusion"
+    recipe: str | Mapping[str, Any] | None = None
+    align: bool = False
+    objective: str | None = None
     settings: Sequence[str] = ()
     budget: float | None = None
     seed: int = 0
@@ -63,12 +72,14 @@ class FitOptions:
     force: bool = False
     examples: bool = True
     encoders: Mapping[str, Any] = field(default_factory=dict)
+    freeze: bool = False
+    features: str | Path | None = None
     link_encoders: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if not self.targets:
-            raise UserError("there is no target: name the column to predict, for example --target price")
+        if self.freeze and not self.encoders:
+            raise UserError("--freeze trains only projections of frozen encoders: name one for each column with --encoder COLUMN=DIR")
         if self.bad_cells not in {"fail", "missing"}:
             raise UserError(f"bad_cells is 'fail' or 'missing', not {self.bad_cells!r}")
         if not 0 <= self.seed < 2**63:
@@ -87,9 +98,15 @@ class FitOptions:
 
     @property
     def roles(self) -> dict[str, str]:
-        """``split``, ``key``, ``group`` and ``time`` -> the column named for it."""
-        named = {"split": self.split, "key": self.key, "group": self.group, "time": self.time}
+        """``split``, ``key``, ``group``, ``item`` and ``time`` -> the column named for it."""
+        named = {"split": self.split, "key": self.key, "group": self.group, "item": self.item, "time": self.time}
         return {role: name for role, name in named.items() if name is not None}
+
+    @property
+    def chosen_recipe(self) -> str | Mapping[str, Any]:
+        """The recipe that was named, or the one for what is asked."""
+        aligns = self.align or (self.objective is not None and "align" in self.objective)
+        return self.recipe if self.recipe is not None else "align" if aligns else "early-fusion"
 
 
 def parse_duration(text: str | float) -> float:

@@ -25,6 +25,7 @@ from unisono.model.options import FitOptions
 from unisono.network import build_task
 from unisono.recipe import Recipe
 from unisono.table.cache import TableCache
+from unisono.table.hashing import codes
 from unisono.table.infer import SAMPLE_ROWS, ColumnReport, describe_columns, make_columns
 from unisono.table.split import Split, row_fingerprints, split_rows
 from unisono.table.store import BadCell, Rows, Store, decode_column
@@ -33,6 +34,8 @@ from unisono.tasks.base import decode_target, detect_task
 logger = logging.getLogger("unisono")
 
 _FIT_CHUNK = 1024
+#: From so many items on, rows of one item stay on one side of a split; fewer are kinds, of which training has to see all.
+MANY_ITEMS = 100
 
 
 @dataclass
@@ -85,7 +88,7 @@ def sample_rows(rows: NDArray[np.int64], limit: int | None, seed: int) -> NDArra
 def column_roles(options: FitOptions) -> dict[str, str]:
     """Column -> role, for those that are no inputs."""
     roles = dict.fromkeys(options.drop, "left out")
-    for role in ("group", "split", "key"):
+    for role in ("group", "item", "split", "key"):
         name = options.roles.get(role)
         if name is not None and name not in options.columns:
             roles[name] = role
@@ -100,16 +103,21 @@ def split_table(cache: TableCache, options: FitOptions) -> Split:
         return None if name is None else cache.scalars(name)
 
     exclude = [name for name in (options.key, options.split) if name is not None]
+    target = next(iter(options.targets), None)
+    group = options.group
+    if group is None and options.item is not None and int(codes(cache.scalars(options.item)).max(initial=-1)) + 1 >= MANY_ITEMS:
+        group = options.item
+    names = {role: name for role, name in {**options.roles, "group": group, "target": target}.items() if name is not None}
     return split_rows(
         cache.num_rows,
         split=column(options.split),
         key=column(options.key),
-        group=column(options.group),
+        group=column(group),
         time=column(options.time),
-        target=column(next(iter(options.targets))),
+        target=column(target),
         fingerprints=row_fingerprints(cache.batches(), exclude=exclude),
         seed=options.seed,
-        names={**options.roles, "target": next(iter(options.targets))},
+        names=names,
     )
 
 
@@ -231,7 +239,7 @@ def prepare(cache: TableCache, recipe: Recipe, options: FitOptions, hints: Mappi
     reports = describe_columns(sample, roles=column_roles(options), overrides=options.columns, hints=hints, root=root)
     columns = make_columns(reports)
     if not columns:
-        raise TableError(f"{file}: no column is left to predict from; keep one with --column NAME=MODALITY")
+        raise TableError(f"{file}: no column is left to learn from; keep one with --column NAME=MODALITY")
     targets, values, bad = encode_targets(recipe, targets, decoded, split.train, file, options.bad_cells)
     columns = fit_columns(cache, columns, recipe, split.train, root, options.seed)
     left_out = {r.name: r.suspicion or r.reason for r in reports if r.role == "left out"}

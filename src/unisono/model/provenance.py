@@ -24,14 +24,16 @@ def commands(prepared: Prepared, options: FitOptions, history: History) -> tuple
     words = ["unisono", "fit", "TABLE" if prepared.cache.name == NAME else prepared.cache.name]
     for name, task in o.targets.items():
         words += ["--target", name if task is None else f"{name}={task}"]
-    for option, value in (("split", o.split), ("key", o.key), ("group", o.group), ("time", o.time), ("media-root", o.media_root)):
+    words += ["--align"] if o.align else []
+    named = {**o.roles, "objective": o.objective, "media-root": o.media_root}
+    for option, value in named.items():
         words += [] if value is None else [f"--{option}", str(value)]
     for name, word in o.columns.items():
         words += ["--column", f"{name}={word}"]
     for option, values in (("drop", o.drop), ("null", o.null_words)):
         words += [w for value in values for w in (f"--{option}", value)]
     written = o.recipe if isinstance(o.recipe, str) else f"{o.out or 'model'}/recipe.yaml"
-    words += ["--recipe", written] if written != "early-fusion" else []
+    words += ["--recipe", written] if o.recipe is not None and written != "early-fusion" else []
     words += [w for setting in o.settings for w in ("--set", setting)]
     words += ["--encoding", o.encoding] if o.encoding != "utf-8" else []
     words += ["--bad-cells", o.bad_cells] if o.bad_cells != "fail" else []

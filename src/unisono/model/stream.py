@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from unisono.core.errors import CellError, SchemaError, TableError
+from unisono.core.errors import CellError, SchemaError, TableError, UserError
 from unisono.core.memory import kept_heap
 from unisono.core.schema import ROW, Schema
+from unisono.model.aligning import lay_out
+from unisono.model.encoders import keep_features, open_features
 from unisono.model.evaluate import Evaluator
 from unisono.model.prepare import open_store, scan_cells, warn_of_cells
 from unisono.model.scoring import Scored, batches_of, pool, score
@@ -76,6 +78,7 @@ class Predictor:
         encoding: of text files.
         media_root: the folder that media paths are relative to, when not the table's own.
         bad: unreadable cells met so far.
+        features: the folder where features of frozen encoders are kept; None for the user's cache, ``off`` to keep none on disk.
     """
 
     network: Network
@@ -86,13 +89,26 @@ class Predictor:
     encoding: str = "utf-8"
     media_root: Path | None = None
     bad: list[BadCell] = field(default_factory=list)
+    features: str | Path | None = None
 
     def __post_init__(self) -> None:
+        keep_features(self.network.groups, open_features(self.features))
         self.device = choose_device()
         self.network.to(self.device)
         precision = str(self.recipe.settings.get("train", {}).get("precision", "auto"))
         self.bf16 = choose_precision(precision, self.device) == "bf16"
         self.assembler = Assembler(self.schema, self.network.groups, self.network.trunk)
+
+    @property
+    def aligned(self) -> bool:
+        """Whether sources share a space, so that any one may be sought by any other."""
+        return self.network.aligned
+
+    @property
+    def product(self) -> bool:
+        """Whether the space is one of products, in which several sources together seek another."""
+        alignments = self.network.alignments
+        return alignments is not None and alignments.product
 
     # -- tables -------------------------------------------------------------------------------------------------------------
 
@@ -120,8 +136,11 @@ class Predictor:
         """Open a table whose predictions are wanted.
 
         Raises:
+            UserError: the model was fitted without targets.
             SchemaError: the column of row numbers and a target's would have one name.
         """
+        if not self.schema.targets:
+            raise UserError("this model predicts nothing, it was fitted without targets: use embed, or fit it again with --target COL too")
         source = self.open(data)
         key = self.schema.key
         if key not in source.schema.names and any(t.name == ROW for t in self.schema.targets):
@@ -191,7 +210,13 @@ class Predictor:
         return np.concatenate(parts).astype(np.float64)
 
     def embeddings(self, data: Any) -> Iterator[pa.RecordBatch]:
-        """Embedding columns, chunk by chunk: ``embedding`` of the row, ``embedding.SOURCE`` of the row with that source alone."""
+        """Embedding columns, chunk by chunk: ``embedding`` of the row, ``embedding.SOURCE`` of the row with that source alone.
+
+        Of an aligned model all are unit vectors of one space, and the row's is the normalised mean of its sources'.
+        """
+        if self.aligned:
+            yield from self._in_space(data)
+            return
         sources = self.schema.sources
         for begin, batch, store in self._chunks(self.open(data)):
             name, keys = self._keys(begin, batch)
@@ -202,6 +227,16 @@ class Predictor:
             for place, source in enumerate(sources):
                 alone = self._pooled(store, batch.num_rows, [source]) if len(sources) > 1 else whole
                 columns[f"embedding.{source}"] = _vectors(alone, present[:, place])
+            yield pa.RecordBatch.from_pydict(columns)
+
+    def _in_space(self, data: Any) -> Iterator[pa.RecordBatch]:
+        for begin, batch, store in self._chunks(self.open(data)):
+            name, keys = self._keys(begin, batch)
+            rows = np.arange(batch.num_rows, dtype=np.int64)
+            laid = lay_out(self.network, batches_of(self.assembler, store, rows), device=self.device, bf16=self.bf16)
+            any_source = np.stack(list(laid.present.values())).any(0)
+            columns: dict[str, Any] = {name: keys, "embedding": _vectors(laid.whole, any_source)}
+            columns.update({f"embedding.{source}": _vectors(laid.vectors[source], laid.present[source]) for source in laid.vectors})
             yield pa.RecordBatch.from_pydict(columns)
 
     def embed(self, data: Any) -> pa.Table:

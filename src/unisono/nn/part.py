@@ -45,12 +45,14 @@ class Flow:
 
     Attributes:
         taps: saved values by name.
+        metas: which tokens they are.
         reads: what reads before the last gave, by the name of their step.
         extra: terms that parts add to the loss, each already weighted.
         drawn: what parts drew at random for the whole pass.
     """
 
     taps: dict[str, Tensor] = field(default_factory=dict)
+    metas: dict[str, Meta] = field(default_factory=dict)
     reads: dict[str, Tensor] = field(default_factory=dict)
     extra: list[Tensor] = field(default_factory=list)
     drawn: dict[Hashable, int] = field(default_factory=dict)

@@ -232,6 +232,16 @@ class SourceScope(Partition):
         return [or_own_cell(source, source < 0, meta)]
 
 
+@scopes.register("item", source="arXiv:2103.00020")
+class ItemScope(Partition):
+    """Tokens of one source and one place in its list cells mix: every caption of a picture by itself, all of a row's scalars together."""
+
+    def labels(self, meta: Meta) -> Labels:
+        """The source, and the item of list cells."""
+        source = meta.source.numpy()
+        return [or_own_cell(source, source < 0, meta), meta.item.numpy()]
+
+
 @scopes.register("modality", source="arXiv:2206.06488")
 class ModalityScope(Partition):
     """Tokens of one modality of a sample mix, whichever column they come from."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unisono.core.plan import Segments
 from unisono.core.registry import Registry
+from unisono.core.tokens import Meta
 from unisono.nn.norm import LayerNorm
 from unisono.nn.part import Flow
 from unisono.nn.step import Step, Tap, Walk
@@ -30,13 +31,14 @@ class Save(Step):
         super().__init__()
         self.name = name
 
-    def plan(self, walk: Walk) -> None:
+    def plan(self, walk: Walk) -> Meta:
         """Remember which tokens these are."""
         walk.taps[self.name] = Tap(walk.meta, np.arange(len(walk.meta)))
+        return walk.meta
 
-    def forward(self, x_TD: Tensor, plan: None, flow: Flow) -> Tensor:
+    def forward(self, x_TD: Tensor, plan: Meta, flow: Flow) -> Tensor:
         """Remember their values."""
-        flow.taps[self.name] = x_TD
+        flow.taps[self.name], flow.metas[self.name] = x_TD, plan
         return x_TD
 
 

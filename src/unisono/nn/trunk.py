@@ -20,6 +20,7 @@ from unisono.nn.fork import ForkByTask, Within
 from unisono.nn.part import Flow, Frame, Known
 from unisono.nn.read import Read
 from unisono.nn.step import Step, Visit, Walk
+from unisono.nn.tap import Save
 
 
 @dataclass(frozen=True)
@@ -82,21 +83,27 @@ class Trunk(nn.Module):
             key = key + meta.modality * (meta.num_samples + 1) * sources
         return torch.argsort(key, stable=True)
 
-    def plan(self, meta: Meta, watch: list[Visit] | None = None) -> Plan:
+    def after(self, tap: str) -> int:
+        """The number of the first step behind the one that saves this tap; 0 where none does."""
+        found = [k for k, step in enumerate(self.steps) if isinstance(step, Save) and step.name == tap]
+        return found[0] + 1 if found else 0
+
+    def plan(self, meta: Meta, watch: list[Visit] | None = None, start: int = 0) -> Plan:
         """Work out what every step needs of a batch; nothing but metadata is read.
 
         Args:
             meta: the tokens as they enter.
             watch: takes down every step's visit, for drawings.
+            start: the step that they enter at.
         """
         walk = Walk(Known(meta), watch=watch)
-        plans = tuple(walk.visit(step) for step in self.steps if isinstance(step, Step))
+        plans = tuple(walk.visit(step) for step in list(self.steps)[start:] if isinstance(step, Step))
         return Plan(meta, plans, meta.num_samples, walk.meta)
 
-    def run(self, x_TD: Tensor, plan: Plan) -> Result:
-        """From tokens (T, D) to samples, with everything on the way."""
+    def run(self, x_TD: Tensor, plan: Plan, start: int = 0) -> Result:
+        """From tokens (T, D) to samples, with everything on the way; ``start`` is the step that the plan begins with."""
         flow, pooled = Flow(), x_TD
-        for step, name, needs in zip(self.steps, self.names, plan.steps, strict=True):
+        for step, name, needs in zip(list(self.steps)[start:], self.names[start:], plan.steps, strict=True):
             if isinstance(step, Read):
                 pooled = flow.reads[name] = step(x_TD, needs, flow)
             else:

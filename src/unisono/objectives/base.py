@@ -16,4 +16,4 @@ class Objective(nn.Module):
     """A loss over representations, in float32 or better; what a row lacks adds exactly nothing and gets no gradient."""
 
 
-objectives: Registry[Objective] = Registry("objective", Objective, package="unisono.objectives", runtime=("width",))
+objectives: Registry[Objective] = Registry("objective", Objective, package="unisono.objectives", runtime=("width", "sources", "kinds"))

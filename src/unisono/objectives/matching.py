@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from unisono.core.errors import ShapeError
+from unisono.core.registry import NonNegative
 from unisono.core.tokens import Meta, concatenate
 from unisono.objectives.base import Objective, objectives
 
@@ -86,10 +87,14 @@ class Matching(Objective):
 
     Args:
         width: D.
+        sharpness: how much more often what is more alike in the shared space is taken for a pair that does not match: the cosine's factor
+            in ``hard_partners``.
+        weight: of the loss beside others.
     """
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(self, *, width: int, sharpness: NonNegative = 10.0, weight: NonNegative = 1.0) -> None:
         super().__init__()
+        self.sharpness, self.weight = sharpness, weight
         self.score = nn.Linear(width, 1)
 
     def scores(self, pooled: Tensor) -> Tensor:

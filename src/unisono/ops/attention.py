@@ -16,8 +16,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from unisono.core.relation import Call
 from unisono.ops.segment import segment_softmax, segment_sum
 
-#: In bfloat16 training on a CPU, blocks up to this length run as batched products: the fused kernel's backward is slow there.
-_PRODUCT_LENGTH = 512
+#: In bfloat16 on a CPU, blocks up to these lengths run as batched products, in training and without gradients: the fused kernel takes
+#: about twice as long, and longer still backwards (``benchmarks/kernels.py``, row ``attention``).
+_TRAINED_LENGTH, _FORWARD_LENGTH = 512, 1024
 
 
 def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, calls: Sequence[Call], bias: Sequence[Tensor] | None = None) -> Tensor:
@@ -37,6 +38,8 @@ def attend(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, calls: Sequence[Call], b
         (Nq, R H K); zeros for queries that see no key are the caller's business, since each then sees its whole block.
     """
     heads = q_NHK.shape[1]
+    if _as_ragged(q_NHK, calls, bias is not None):
+        return ragged(q_NHK, k_NHK, v_NHK, calls)
     if k_NHK.shape[1] != heads:
         k_NHK, v_NHK = (x.repeat_interleave(heads // x.shape[1], 1) for x in (k_NHK, v_NHK))
     if len(calls) == 1:
@@ -81,10 +84,44 @@ def _attend_call(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, call: Call, bias: 
     q = _padded(q_NHK, call.query_place, run.blocks, run.queries)
     key = _padded(k_NHK, call.key_place, run.blocks, run.keys)
     value = _padded(v_NHK, call.key_place, run.blocks, run.keys)
-    half = q.dtype == torch.bfloat16 and q.device.type == "cpu" and run.keys <= _PRODUCT_LENGTH
-    out = _by_products(q, key, value, call, bias) if q.requires_grad and (half or bias is not None) else _fused(q, key, value, call, bias)
+    out = (by_products if _as_products(q, run.keys, bias is not None) else fused)(q, key, value, call, bias)
     packed = out.transpose(1, 2).reshape(run.blocks * run.queries, heads * k)
     return packed if call.query_place is None else packed[call.query_place]
+
+
+def _as_ragged(q_NHK: Tensor, calls: Sequence[Call], biased: bool) -> bool:
+    """Whether the variable-length kernel takes it: on CUDA, in half precision, without a bias, all blocks causal or none."""
+    if biased or not q_NHK.is_cuda or q_NHK.dtype not in {torch.float16, torch.bfloat16} or not calls:
+        return False
+    return all(c.lengths is not None and c.causal == calls[0].causal for c in calls)
+
+
+def ragged(q_NHK: Tensor, k_NHK: Tensor, v_NHK: Tensor, calls: Sequence[Call]) -> Tensor:
+    """All calls in one of the variable-length kernel (arXiv:2307.08691), without padding: (Nq, R H K).
+
+    It has been held against loops with a stand-in for the kernel; it has not run on a GPU yet.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    ends = []
+    for side in (0, 1):
+        lengths = torch.cat([c.lengths[side] for c in calls if c.lengths is not None])
+        ends.append(torch.nn.functional.pad(torch.cumsum(lengths, 0, dtype=torch.int32), (1, 0)))
+    mixed = varlen_attn(
+        q_NHK, k_NHK, v_NHK, ends[0], ends[1], max(c.run.queries for c in calls), max(c.run.keys for c in calls),
+        window_size=(-1, 0) if calls[0].causal else (-1, -1), enable_gqa=k_NHK.shape[1] != q_NHK.shape[1],
+    )  # fmt: skip
+    assert isinstance(mixed, Tensor)
+    return mixed.flatten(1)
+
+
+def _as_products(q: Tensor, keys: int, biased: bool) -> bool:
+    """Whether batched products are the faster way."""
+    if q.requires_grad and biased:
+        return True
+    if q.dtype != torch.bfloat16 or q.device.type != "cpu":
+        return False
+    return keys <= (_TRAINED_LENGTH if q.requires_grad else _FORWARD_LENGTH)
 
 
 def _padded(x_NHK: Tensor, place: Tensor | None, blocks: int, length: int) -> Tensor:
@@ -95,7 +132,8 @@ def _padded(x_NHK: Tensor, place: Tensor | None, blocks: int, length: int) -> Te
     return x_NHK.reshape(blocks, length, heads, k).transpose(1, 2)
 
 
-def _fused(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, call: Call, bias: Tensor | None) -> Tensor:
+def fused(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, call: Call, bias: Tensor | None) -> Tensor:
+    """A call's attention by the library's kernel: (blocks, H, Lq, K)."""
     mask = None if call.unseen is None else ~call.unseen
     if bias is None:
         return scaled_dot_product_attention(q_GHLK, k_GHLK, v_GHLK, attn_mask=mask, is_causal=call.causal)
@@ -104,14 +142,17 @@ def _fused(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, call: Call, bias: Ten
     return scaled_dot_product_attention(q_GHLK, k_GHLK, v_GHLK, attn_mask=bias if hidden is None else bias.masked_fill(hidden, -math.inf))
 
 
-def _by_products(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, call: Call, bias: Tensor | None) -> Tensor:
+def by_products(q_GHLK: Tensor, k_GHLK: Tensor, v_GHLK: Tensor, call: Call, bias: Tensor | None) -> Tensor:
+    """A call's attention by two batched products: (blocks, H, Lq, K)."""
     scores = (q_GHLK * (1.0 / math.sqrt(q_GHLK.shape[-1]))) @ k_GHLK.transpose(-1, -2)
     if bias is not None:
         scores = scores + bias
     hidden = _hidden(call, scores.device)
     if hidden is not None:
         scores = scores.masked_fill(hidden, -math.inf)
-    return torch.softmax(scores, -1, dtype=None if scores.dtype == torch.float64 else torch.float32).to(v_GHLK.dtype) @ v_GHLK
+    # the kernel sums in float32 whatever it is given; where gradients are taken its result is kept in float32 too
+    exact = torch.float32 if scores.requires_grad and scores.dtype != torch.float64 else None
+    return torch.softmax(scores, -1, dtype=exact).to(v_GHLK.dtype) @ v_GHLK
 
 
 def _hidden(call: Call, device: torch.device) -> Tensor | None:

@@ -56,7 +56,7 @@ def open_table(data: Any, *, null_words: Sequence[str] = (), encoding: str = "ut
     Args:
         data: a path to CSV, TSV, JSON Lines, Parquet (a file or a folder of parts), Arrow or Feather; ``-`` for standard input; a folder
             that holds one table or one folder a class; a pandas or polars frame, an Arrow table, batch or reader, a Hugging Face
-            dataset, a dict of lists or a list of dicts.
+            dataset, a dict of lists or a list of dicts; or a table that is open already, which stays as it is.
         null_words: texts that stand for a missing cell, in text columns of every format.
         encoding: the encoding of text files; a byte-order mark goes before it.
         media_root: the folder against which relative media paths resolve; by default the table's own.
@@ -67,6 +67,8 @@ def open_table(data: Any, *, null_words: Sequence[str] = (), encoding: str = "ut
     Raises:
         TableError: there is no such table, or it cannot be read; the message says where and what to do.
     """
+    if isinstance(data, TableSource):
+        return data
     if not isinstance(data, str | os.PathLike):
         raw, name, root = open_memory(data), NAME, None
     elif os.fspath(data) == "-":

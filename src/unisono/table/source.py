@@ -54,7 +54,10 @@ class TableSource:
         notes: what was guessed or changed on reading, to be said aloud.
         key: the column that names a row, where the format says so (a folder of classes does).
         fingerprint: a hash by which the same table is known again; None for a stream.
+        watch: is shown every batch before whoever reads the table.
     """
+
+    watch: Callable[[pa.RecordBatch], None] | None = None
 
     def __init__(self, raw: Raw, *, name: str, root: Path | None, null_words: Sequence[str] = ()) -> None:
         """Wrap a reader.
@@ -95,7 +98,10 @@ class TableSource:
         for raw in self._raw.opener(max_rows):
             for piece in slices(raw, max_rows):
                 rows += piece.num_rows
-                yield self._clean(piece)
+                batch = self._clean(piece)
+                if self.watch is not None:
+                    self.watch(batch)
+                yield batch
         if rows == 0:
             raise TableError(f"{self.name}: the table has no rows; give one with a header and at least two rows")
 

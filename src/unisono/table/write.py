@@ -12,7 +12,7 @@ import math
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -306,7 +306,7 @@ def _csv_type(dtype: pa.DataType) -> pa.DataType:
 
 def _csv_column(column: pa.Array, dtype: pa.DataType) -> pa.Array:
     if pa.types.is_large_string(dtype) and not pa.types.is_large_string(plain_type(column.type)):
-        values = [_plain(v) for v in column.to_pylist()]
+        values = [plain_value(v) for v in column.to_pylist()]
         return pa.array([v if v is None or isinstance(v, str) else _json(v) for v in values], dtype)
     return column.cast(dtype)
 
@@ -320,7 +320,7 @@ class _Lines:
     def write_batch(self, batch: pa.RecordBatch) -> None:
         names = batch.schema.names
         columns = [c.to_pylist() for c in batch.columns]
-        lines = (_json({n: _plain(v) for n, v in zip(names, row, strict=True)}) for row in zip(*columns, strict=True))
+        lines = (_json({n: plain_value(v) for n, v in zip(names, row, strict=True)}) for row in zip(*columns, strict=True))
         self._file.write("".join(f"{line}\n" for line in lines).encode())
 
     def close(self) -> None:
@@ -331,18 +331,27 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can write it."""
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def plain_value(value: Any, binary: Callable[[bytes], Any] = _base64) -> Any:
+    """Return a value as JSON can write it: dates as ISO text, null for what is not finite.
+
+    Args:
+        value: a Python value as Arrow gives it.
+        binary: what becomes of bytes.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
+        return binary(value)
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
     if isinstance(value, list):
-        return [_plain(v) for v in value]
+        return [plain_value(v, binary) for v in value]
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain_value(v, binary) for k, v in value.items()}
     return value if isinstance(value, str | int | bool) or value is None else str(value)

@@ -18,6 +18,11 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def world_size() -> int:
+    """How many processes share the work."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 class Group:
     """One process alone; the contract of several as well.
 

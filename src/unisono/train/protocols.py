@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -85,6 +86,20 @@ class Splitting(Protocol):
 
     def split(self, batch: Any, max_tokens: int) -> list[Any]:
         """Micro-batches of at most so many tokens each (or one row), which together are the batch."""
+        ...
+
+
+@runtime_checkable
+class Whole(Protocol):
+    """A learner whose loss may be of a batch as a whole; micro-batches then share one backward pass over what they show."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is."""
+        ...
+
+    def backward(self, pieces: Sequence[Any], cast: Callable[[], AbstractContextManager[Any]]) -> Losses:
+        """Add the gradient of the batch that the micro-batches make up to the parameters'; ``cast`` is the precision of a forward pass."""
         ...
 
 

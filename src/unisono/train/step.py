@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from unisono.core.errors import ConfigError, TrainingError
 from unisono.train.devices import autocast
 from unisono.train.distribute import Group
-from unisono.train.protocols import Learner, Losses, Splitting
+from unisono.train.protocols import Learner, Losses, Splitting, Whole
 
 _NAMED_ROWS = 20
 
@@ -81,8 +81,7 @@ class Stepper:
         total = count = 0.0
         parts: dict[str, tuple[float, float]] = {}
         odd = False
-        for piece in self._pieces(batch):
-            losses = self._backward(piece)
+        for piece, losses in self._passes(batch):
             value, n = losses.total_sum.detach().item(), float(losses.count)
             if not math.isfinite(value):
                 odd = True
@@ -98,6 +97,20 @@ class Stepper:
             self._refuse(batch if odd else None, f"the loss is {total}", step)
         norm = self._update(batch, count, lr, step) if count > 0 else 0.0
         return Outcome(total, count, norm, (first, second), parts)
+
+    def _passes(self, batch: Any) -> Iterator[tuple[Any, Losses]]:
+        """Every micro-batch with its losses, whose gradient has been added; one whose loss cannot be cut is passed as a whole."""
+        pieces = self._pieces(batch)
+        if isinstance(self.learner, Whole) and self.learner.whole and len(pieces) > 1:
+            if any(getattr(m, "batch_statistics", False) for m in self.learner.module.modules()):
+                raise ConfigError(
+                    "train.max_tokens: this loss runs every micro-batch twice, which norms with batch statistics would notice; leave the "
+                    "setting out, or take a norm without them"
+                )
+            yield batch, self.learner.backward(pieces, lambda: autocast(self.precision, self.device))
+            return
+        for piece in pieces:
+            yield piece, self._backward(piece)
 
     def _pieces(self, batch: Any) -> list[Any]:
         if self.max_tokens is None:
