@@ -23,9 +23,10 @@ SEEDS = (0, 1, 2)
 #: A fit takes at most so long.
 TIMED = Goal("seconds", must=60.0, better="lower", statistic="median")
 EMOJI: tuple[str, ...] = (
-    "train.batch=128", "train.epochs=30", "train.lr=0.0015", "objective=align(loss=softmax(temperature=0.15, lowest=0.1))",
+    "train.batch=128", "train.steps=280", "train.lr=0.002", "tokens.image=patches(augment=0.3)",
+    "objective=align(loss=softmax(temperature=0.15, lowest=0.1))",
 )  # fmt: skip
-DIGITS: tuple[str, ...] = ("train.batch=64", "train.epochs=12", "train.lr=0.003", "train.ema=0.99")
+DIGITS: tuple[str, ...] = ("train.batch=64", "train.epochs=16", "train.lr=0.003", "train.ema=0.99")
 SHAPES: tuple[str, ...] = ("train.batch=128", "train.epochs=5", "train.lr=0.001")
 
 
