@@ -1,8 +1,8 @@
 """Spaces without labels: what finds what on rows that training never saw, from scratch, with the recipe ``align``.
 
 Every model trains on the training part alone; validation rows decide when it stops, and the gallery is the test part alone. Settings that
-differ from the recipe's are given for each row. Those of emoji were chosen on validation rows; the batch size and steps of digits were chosen
-after runs that tested on theo, who is therefore not untouched by that choice; those of shapes are not tuned.
+differ from the recipe's are given for each row. Those of emoji were chosen on validation rows; the batch size and steps of digits were
+chosen after runs that tested on theo, who is therefore not untouched by that choice; those of shapes are not tuned.
 """
 
 from __future__ import annotations
