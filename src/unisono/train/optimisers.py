@@ -54,8 +54,8 @@ class AdamW(torch.optim.AdamW):
     ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) |g|^2 / (K min(N, 4096))``, ``W <- W - lr m / sqrt(v)``, both moments corrected for
     their start at zero. A scale for each weight would give a feature that one row has steps as large as one that a hundred rows share,
     so that rare features learn their rows by heart. With one scale the steps keep the gradient's direction, which lies in the span of
-    the rows, as a linear model's least solution does. (Emoji from name and keywords, mean of three folds: the linear map of TF-IDF
-    weights alone 0.918 against 0.909, the whole model 0.917 against 0.908; logistic regression on the same features 0.926.)
+    the rows, as a linear model's least solution does. (Emoji from name and keywords, mean of three folds of 1,500 rows: accuracy 0.915
+    against 0.908 with a scale for each weight; logistic regression on the same features 0.926.)
     """
 
     def __init__(self, *, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
