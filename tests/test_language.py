@@ -19,13 +19,14 @@ from unisono.model.drawing import modalities_of, sample_table
 from unisono.nn.grammar import build_trunk
 from unisono.nn.layer import LayerPlan
 from unisono.nn.part import Frame
-from unisono.recipe import load_recipe
+from unisono.objectives.align import Alignments
+from unisono.recipe import build_objective, load_recipe
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "pages" / "language.md"
 TEXTS = blocks(PAGE, "yaml")
 SETTINGS = ["width=16", "train.steps=2", "train.batch=16"]
 #: What each recipe is, in the order of the page.
-ORDER = ("early", "late", "bottleneck", "swin", "divided", "co-attention", "mixture", "u", "decoder", "graph", "latents", "fork")
+ORDER = ("early", "late", "bottleneck", "swin", "divided", "co-attention", "mixture", "u", "decoder", "graph", "latents", "fork", "space")
 
 
 def test_there_are_at_least_ten() -> None:
@@ -153,3 +154,11 @@ def test_the_decoder_looks_back_only_and_nodes_along_edges(tmp_path: Path) -> No
 
 def test_the_pages_python_runs(tmp_path: Path) -> None:
     ran("\n".join(blocks(PAGE, "python")), tmp_path)
+
+
+def test_the_space_has_two_sentences_of_which_each_compares_what_it_says(tmp_path: Path) -> None:
+    words = build_objective(load_recipe(str(recipe_of("space", tmp_path)))).align
+    made = Alignments(words, width=8, sources=("a", "b"), where="page")
+    assert [space.word for space in made.spaces] == ["global", "tokens"]
+    assert [term.how.word for term in made.terms] == ["cosine", "late"]
+    assert [term.weight for term in made.terms] == [1.0, 0.5]

@@ -24,20 +24,20 @@ def test_every_recipe_has_one_name_and_is_of_its_kind() -> None:
 
 
 def test_another_verb_refuses_them_by_naming_theirs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ConfigError, match="dbnorm is no model: unisono index takes it"):
+    with pytest.raises(ConfigError, match="dbnorm is no model: it is for index, not for fit"):
         load_recipe("dbnorm")
-    with pytest.raises(ConfigError, match="early-fusion is a model: unisono fit takes it"):
+    with pytest.raises(ConfigError, match="early-fusion is a model: it is for fit, not for index"):
         load_recipe("early-fusion", kind="index")
     own = tmp_path / "mine.yaml"
     own.write_text("index: {correction: invgc(rate=0.2)}\n")
-    with pytest.raises(ConfigError, match="unisono index takes it"):
+    with pytest.raises(ConfigError, match="it is for index"):
         load_recipe(str(own))
     assert load_recipe(str(own), kind="index")["index"] == {"correction": "invgc(rate=0.2)"}
     with pytest.raises(ConfigError, match="trunk is unknown"):
         load_recipe({"index": {}, "trunk": []}, kind="index")
     (tmp_path / "t.csv").write_text("a,b\n1,2\n3,4\n")
     assert main(["fit", str(tmp_path / "t.csv"), "--target", "b", "--out", str(tmp_path / "m"), "--recipe", "invgc"]) == 2
-    assert "unisono index takes it" in capsys.readouterr().err
+    assert "it is for index, not for fit" in capsys.readouterr().err
 
 
 def test_a_setting_can_be_changed() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 import unisono
+from benchmarks import Values
 from unisono import data
 
 #: The same for both arms.
@@ -29,3 +30,9 @@ def aligned(recipe: str, table: pa.Table, seed: int, settings: tuple[str, ...] =
 def both_ways(model: Any, figure: str = "r@1") -> float:
     """The mean of a figure over all searches."""
     return float(np.mean([found[figure] for found in model.metrics["retrieval"]]))
+
+
+def gains(found: Values) -> dict[str, tuple[float | None, str]]:
+    """The difference of mean recalls."""
+    ours, plain = found.mean("r@1", "ours"), found.mean("r@1", "baseline")
+    return {"gain": (None if ours is None or plain is None else ours - plain, "share")}

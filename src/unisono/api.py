@@ -42,7 +42,8 @@ def fit(
         **options: ``objective`` (a sentence in place of the recipe's), ``item`` (a column whose equal values are one item),
             ``split``, ``key``, ``group``, ``time``, ``drop``, ``bad_cells``, ``null_words``, ``encoding``, ``media_root``,
             ``resume``,
-            ``force``, ``examples``, ``encoders`` (column -> Hugging Face model folder or ``nn.Module``), ``link_encoders``.
+            ``force``, ``examples``, ``encoders`` (column -> Hugging Face model folder or ``nn.Module``), ``freeze`` (train
+            only projections of what they say), ``features`` (the folder where that is kept), ``link_encoders``.
 
     Returns:
         The fitted model.

@@ -23,6 +23,7 @@ from unisono.nn.alone import Alone, OwnHeads
 from unisono.nn.grammar import build_trunk
 from unisono.nn.part import Frame
 from unisono.nn.space import Side
+from unisono.nn.trunk import Result
 from unisono.objectives.align import Alignments
 from unisono.objectives.base import objectives
 from unisono.objectives.matching import Matching
@@ -160,10 +161,16 @@ class Network(nn.Module):
         added = torch.stack([e.float() for e in extra]).sum() if extra else None
         if self.alignments is None:
             return Output(pooled.float(), scores, added, earlier, alone)
-        taps = result.flow.taps
-        values, meta = (taps[SPACE], result.flow.metas[SPACE]) if SPACE in taps else (result.tokens, batch.plan.last)
+        values, meta = spaced(result, batch)
         tapped = (values, meta) if self.matching is not None and self.training else None
         return Output(pooled.float(), scores, added, earlier, alone, self.alignments.show(values.float(), meta), tapped)
+
+    @torch.no_grad()
+    def centre(self, batch: Batch) -> None:
+        """Set the centres of shared spaces by a batch, before training."""
+        if self.alignments is not None:
+            values, meta = spaced(self.trunk.run(self.tokens(batch), batch.plan), batch)
+            self.alignments.centre(values.float(), meta)
 
     def of_targets(self, pooled: Tensor, batch: Batch) -> list[Tensor]:
         """What a read gave each target, (B, D) each: after a fork by task its own part, else the same for all."""
@@ -173,6 +180,12 @@ class Network(nn.Module):
     def said(self, each: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the heads say of it, target name -> (B, K)."""
         return {name: head(own).float() for name, head, own in zip(self.target_names, self.heads, each, strict=True)}
+
+
+def spaced(result: Result, batch: Batch) -> tuple[Tensor, Meta]:
+    """The tokens that make a shared space: those that the trunk saves as ``space``, or those that leave it."""
+    taps = result.flow.taps
+    return (taps[SPACE], result.flow.metas[SPACE]) if SPACE in taps else (result.tokens, batch.plan.last)
 
 
 def check_needs(recipe: Recipe, schema: Schema) -> None:

@@ -120,7 +120,7 @@ def load_recipe(name: Given, changes: Sequence[str] | Mapping[str, Any] = (), *,
     """
     settings, lineage = _resolve(name, (), kind)
     if kind_of(settings) != kind:
-        raise _of_other_kind(_called(name), kind_of(settings))
+        raise _of_other_kind(_called(name), kind_of(settings), kind)
     if not isinstance(changes, Mapping):
         merged: dict[str, Any] = {}
         for change in changes:
@@ -135,9 +135,9 @@ def _called(name: Given) -> str:
     return name if isinstance(name, str) else "given"
 
 
-def _of_other_kind(name: str, kind: str) -> ConfigError:
-    verb = "fit" if kind == MODEL else VERBS[kind]
-    return ConfigError(f"recipe {name} is {'a model' if kind == MODEL else 'no model'}: unisono {verb} takes it")
+def _of_other_kind(name: str, kind: str, wanted: str) -> ConfigError:
+    verbs = {MODEL: "fit", **VERBS}
+    return ConfigError(f"recipe {name} is {'a model' if kind == MODEL else 'no model'}: it is for {verbs[kind]}, not for {verbs[wanted]}")
 
 
 def _resolve(given: Given, seen: tuple[str, ...], kind: str) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -177,7 +177,7 @@ def _read(name: str, kind: str) -> dict[str, Any]:
     else:
         for other in (MODEL, *VERBS):
             if name in recipe_names(other):
-                raise _of_other_kind(name, other)
+                raise _of_other_kind(name, other, kind)
         raise ConfigError(f"no recipe is called {name!r}{nearest(name, recipe_names(kind))}")
     try:
         raw = yaml.safe_load(text)

@@ -111,6 +111,21 @@ def test_threads_share_one_cache(tmp_path: Path) -> None:
     assert all(len(f) == 1 for f in found)
 
 
+def test_a_forked_process_reads_and_writes_beside_its_parent(tmp_path: Path) -> None:
+    import multiprocessing
+
+    cache = FeatureCache(tmp_path)
+    cache.write({b"parent": states(1)})
+    child = multiprocessing.get_context("fork").Process(target=lambda: cache.write({b"child": cache.read([b"parent"])[b"parent"] + 1}))
+    child.start()
+    child.join(30)
+    assert child.exitcode == 0
+    cache.write({b"later": states(2)})
+    found = cache.read([b"parent", b"child", b"later"])
+    np.testing.assert_array_equal(found[b"child"], found[b"parent"] + 1)
+    assert len(found) == 3
+
+
 def test_the_folder_is_the_users_unless_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert default_folder() is None
     monkeypatch.setenv("UNISONO_CACHE", str(tmp_path))

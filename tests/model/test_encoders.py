@@ -168,3 +168,40 @@ def test_the_command_line_takes_encoder_folders(tmp_path: Path, capsys: pytest.C
     words[words.index("--out") + 1] = str(tmp_path / "n")
     assert main(words) == 2
     assert "did you mean 'photo'" in capsys.readouterr().err
+
+
+def test_with_freeze_only_projections_are_trained_and_every_column_needs_an_encoder(tmp_path: Path) -> None:
+    table = pictures()
+    columns = {"photo": "image", "words": "text"}
+    given = {"columns": columns, "align": True, "progress": False, "settings": ("train.steps=40", "train.lr=0.01", "width=16")}
+    table = table.drop_columns([c for c in table.column_names if c not in columns])
+    encoders = {"photo": Colours(), "words": bert_folder(tmp_path / "bert")}
+    model = unisono.fit(table, encoders=encoders, freeze=True, **given)  # type: ignore[arg-type]
+    trunk = {n.removeprefix("trunk.steps.0.") for n, _ in model.network.named_parameters() if n.startswith("trunk.")}
+    assert trunk == {"nothing", "norm.weight", "norm.bias"}  # the step that reads, and no layer
+    assert model.aligned
+    assert len(model.evaluate(table, retrieval=True)["retrieval"]) == 2
+    with pytest.raises(UserError, match="words is read by no frozen encoder"):
+        unisono.fit(table, encoders={"photo": Colours()}, freeze=True, **given)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="name one for each column"):
+        unisono.fit(table, freeze=True, **given)  # type: ignore[arg-type]
+
+
+def test_features_are_kept_where_a_person_says_and_found_by_the_next_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from unisono.modalities.features import FeatureCache
+    from unisono.modalities.hf import HuggingFace
+
+    bert, features = bert_folder(tmp_path / "bert"), tmp_path / "features"
+    with caplog.at_level("INFO", "unisono"):
+        first = fit(encoders={"words": bert}, features=features)
+    assert f"are kept in {features}" in caplog.text
+    kept = FeatureCache(features).count()
+    assert kept == len(set(pictures()["words"].drop_null().to_pylist()))
+    asked: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        encode = HuggingFace._encode
+        patch.setattr(HuggingFace, "_encode", lambda s, c, i, **how: asked.append(len(i)) or encode(s, c, i, **how))
+        second = fit(encoders={"words": bert}, features=features)
+    assert sum(asked) <= 3  # two to fit the projection's width, one to be sure of what is stored
+    assert FeatureCache(features).count() == kept
+    assert second.predict(pictures()).equals(first.predict(pictures()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Planted:
     """A model that knows four words and how a vector stands for each; it stumbles over the word it is told to."""
 
     aligned = True
+    product = False
     schema = Schema((Column("shape", "vector", "shape", 0), Column("words", "text", "words", 1), Column("price", "number", "table", 2)))
 
     def __init__(self, bad: str | None = None) -> None:
@@ -123,3 +125,37 @@ def test_a_model_without_a_shared_space_names_the_step_that_is_missing() -> None
         fitted().evaluate(weather(), retrieval=True)
     with pytest.raises(UserError, match="belongs to --retrieval"):
         fitted().evaluate(weather(), group="key")
+
+
+def test_an_aligned_model_is_measured_from_python_and_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import json
+
+    from tests.model import aligned
+    from unisono.cli.main import main
+
+    table = aligned.codes(240)
+    found = aligned.fitted().evaluate(table, where='split = "test"', retrieval=True, zero_shot="kind", report=tmp_path / "page.html")
+    assert {(r["from"], r["to"]) for r in found["retrieval"]} == {(a, b) for a in SIDES for b in SIDES if a != b}
+    assert np.mean([r["r@10"] for r in found["retrieval"]]) > 0.5
+    assert {r["from"] for r in found["zero_shot"]} == {"left", "right"}
+    page = (tmp_path / "page.html").read_text()
+    assert "The worst misses" in page
+    assert re.search(r"<bdi>k\d{3}</bdi>", page)
+    aligned.fitted().evaluate(table, retrieval=True, report=tmp_path / "bare.html", examples=False)
+    assert not re.search(r"k\d{3}", (tmp_path / "bare.html").read_text())
+    model = aligned.fit(table, out=tmp_path / "m", settings=("train.steps=5",))
+    assert model.metrics["space"]["rows"] == 48
+    assert "Search across sources" in (tmp_path / "m" / "report.html").read_text()
+    pq.write_table(table, tmp_path / "t.parquet")
+    words = ["evaluate", str(tmp_path / "m"), str(tmp_path / "t.parquet"), "--where", 'split = "test"', "--retrieval", "--quiet"]
+    assert main([*words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"retrieval", "space"}
+    assert [r["map"] for r in told["retrieval"]] == pytest.approx([r["map"] for r in model.metrics["retrieval"]])
+    assert main(words) == 0
+    assert "note to left" in capsys.readouterr().out
+    assert main([*words, "--zero-shot", "no"]) == 2
+    assert "no column 'no'" in capsys.readouterr().err
+
+
+SIDES = ("note", "left", "right")

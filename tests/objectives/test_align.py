@@ -355,6 +355,15 @@ def test_sentences_of_one_what_share_a_space_and_weights_count() -> None:
     assert float(total) == pytest.approx(float(values[0] + 0.5 * values[1] + values[2]))
 
 
+def test_the_loss_is_in_float32_whatever_the_precision_around_it() -> None:
+    made = Alignments(["align"], width=4, sources=("a", "b"), where="here")
+    sides = {name: replace(s, vectors=s.vectors.float()) for name, s in shown(sources=("a", "b")).items()}
+    identity = Identity(torch.arange(6), {name: torch.arange(6)[:, None] for name in ("a", "b")})
+    plain = float(made([sides], identity)[0].detach())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert float(made([sides], identity)[0].detach()) == plain
+
+
 @pytest.mark.parametrize("word", ["global", "tokens", "lexical", "global(layers=2)"])
 def test_a_space_gives_unit_vectors_and_a_missing_source_gives_none(word: str) -> None:
     from tests.tokens import meta_of
@@ -371,3 +380,20 @@ def test_a_space_gives_unit_vectors_and_a_missing_source_gives_none(word: str) -
     whole = mean_of_sources(found, 3)
     assert torch.allclose(whole[1], found["b"].vectors[1])
     assert float(whole[2].abs().sum()) == 0
+
+
+@pytest.mark.parametrize("word", ["global", "tokens", "global(layers=2)"])
+def test_a_space_is_centred_on_what_it_is_shown(word: str) -> None:
+    from tests.tokens import meta_of
+
+    torch.manual_seed(0)
+    meta = meta_of([[2, 1, 0], [1, 2, 0], [3, 1, 0]])
+    space = spaces.build(word, width=4, sources=NAMES).double()
+    values = 5.0 + draw(len(meta), 4)
+    space.centre(values, meta)
+    x = space.norm(values)
+    for k in (0, 1):
+        mine = meta.source == k
+        given = space.seen(x[mine], meta.sample[mine])
+        assert float(space.project[k](given).mean(0).abs().max()) < 1e-12
+    assert float(space.project[2].centre.abs().sum()) == 0  # type: ignore[union-attr, operator]

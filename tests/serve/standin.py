@@ -6,7 +6,7 @@ import datetime
 import io
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -65,6 +65,7 @@ class Embedder:
     """Colours as vectors: of a picture its mean, of a text the first colour word."""
 
     key, fingerprint, aligned, sources = "name", "planted", True, ("photo", "caption")
+    columns: ClassVar = {c.name: c.modality for c in SCHEMA.columns}
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -99,7 +100,8 @@ class Hits(list[Any]):
 class Index:
     """Exact search over the planted space; one item is deleted."""
 
-    key, sources, aligned = "name", ("photo", "caption"), True
+    key, sources, aligned, sides = "name", ("photo", "caption"), True, ("row", "photo", "caption")
+    columns = Embedder.columns
 
     def __init__(self, table: pa.Table, embedder: Any = None, dead: int | None = None) -> None:
         self.whole, self.embedder = table, embedder or Embedder()
@@ -123,6 +125,23 @@ class Index:
         values = self._sides.column("embedding" if side == "row" else f"embedding.{side}").to_pylist()
         present = np.array([v is not None for v in values]) & self.live
         return np.array([v or [0.0] * 3 for v in values], np.float32), present
+
+    @property
+    def size(self) -> int:
+        """Without what is deleted."""
+        return int(self.live.sum())
+
+    def take(self, rows: Any) -> pa.Table:
+        """Fields of some items."""
+        return self.whole.take(pa.array(rows))
+
+    def nearest(self, queries: Any, k: int, *, to: str = "row") -> tuple[Any, Any]:
+        """Cosines and numbers of the nearest, -1 where there are fewer."""
+        vectors, present = self.vectors(to)
+        scores = np.where(present, np.einsum("pe,ne->pn", queries.astype(float), vectors.astype(float)), -np.inf)
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores = np.take_along_axis(scores, rows, 1)
+        return scores, np.where(np.isfinite(scores), rows, -1)
 
     def _vector(self, name: str, value: Any) -> Any:
         if name == "row":

@@ -81,3 +81,12 @@ def test_many_items_are_compared_by_cells(monkeypatch: pytest.MonkeyPatch) -> No
 def test_all_alike_is_one_group() -> None:
     groups, _ = layout.near_duplicates(np.tile(np.eye(1, 4, dtype=np.float32), (900, 1)), 0.99)
     assert [g.tolist() for g in groups] == [list(range(900))]
+
+
+def test_a_crowded_cell_stays_one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "ALL_PAIRS", 100)
+    monkeypatch.setattr(layout, "_CROWD", 64)
+    vectors = np.tile(np.eye(1, 4, dtype=np.float32), (501, 1))
+    groups, exact = layout.near_duplicates(vectors, 0.99)
+    assert not exact
+    assert [len(g) for g in groups] == [501]

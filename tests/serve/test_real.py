@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import unisono
 from tests.serve import standin
 from unisono.serve.app import build
 from unisono.serve.service import Service
+from unisono.serve.together import can_share, read, search_together
 
 QUICK = ("width=16", "defaults.mixer=attention(heads=2)", "train.steps=3", "train.batch=16")
 
@@ -91,3 +93,24 @@ def test_no_path_of_the_server_is_read(client: TestClient, tmp_path: Path) -> No
         {"query": {"photo": {"path": "x"}}},
     ):
         assert "uploaded file" in client.post("/search", json=asked).json()["error"]["message"]
+
+
+def test_searches_together_find_what_each_finds_alone(tmp_path: Path) -> None:
+    model = unisono.fit(standin.items(30), key="name", align=True, columns={"caption": "text"}, settings=QUICK, progress=False)
+    index = model.index(standin.items(30), tmp_path / "index")
+    index.delete(["item/4"])
+    asked: list[dict[str, Any]] = [
+        {"text": "a red square", "k": 5},
+        {"image": standin.png((10, 200, 30)), "k": 3, "to": "caption"},
+        {"query": [{"caption": "a"}, {"caption": "blue"}], "minus": {"caption": "grey"}, "weights": {"caption": 0.5}, "k": 50},
+    ]
+    queries = [read(index, a) for a in asked]
+    assert all(can_share(index, q) for q in queries)
+    assert not can_share(index, read(index, {"text": "red", "where": "price < 3"}))
+    assert not can_share(index, read(index, {"text": "red", "row": "item/1"}))
+    together = search_together(index, model.embedder(), queries)
+    for found, alone in zip(together, (index.search(**a) for a in asked), strict=True):
+        assert found.query == alone.query
+        assert [h.key for h in found] == [h.key for h in alone]
+        assert [h.fields for h in found] == [h.fields for h in alone]
+        assert [h.score for h in found] == pytest.approx([h.score for h in alone], abs=1e-5)

@@ -19,6 +19,7 @@ from train_toy import Toy, ToyBatches
 from unisono.core.errors import ModelFolderError, ResourceError
 from unisono.train import checkpoint as store
 from unisono.train.loop import train
+from unisono.train.optimisers import optimisers, parameter_groups
 from unisono.train.settings import TrainSettings
 
 
@@ -32,6 +33,32 @@ def test_save_and_load_give_the_same_back(tmp_path: Path) -> None:
         found = store.load(tmp_path)
         assert found.state == {"run": {"step": step}} and torch.equal(found.tensors["model"]["w"], torch.full((3,), float(step)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint"]
+
+
+def test_an_optimiser_with_tables_goes_on_as_if_never_stored(tmp_path: Path) -> None:
+    def step(module: nn.Module, optimiser: torch.optim.Optimizer, seed: int) -> None:
+        draw = torch.Generator().manual_seed(seed)
+        for p in module.parameters():
+            p.grad = torch.randn(p.shape, generator=draw)
+        optimiser.step()
+
+    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        module = nn.ModuleDict({"bag": nn.EmbeddingBag(5, 2, mode="sum"), "linear": nn.Linear(3, 2)})
+        return module, optimisers.build("adamw", groups=parameter_groups(module, 0.1), lr=0.05, betas=(0.9, 0.98))
+
+    module, optimiser = made()
+    step(module, optimiser, 1)
+    tensors, numbers = store.optimiser_tensors(optimiser)
+    store.save(tmp_path, store.Checkpoint({"numbers": numbers}, {"model": store.named_tensors(module), "optimiser": tensors}))
+    found = store.load(tmp_path)
+    again, resumed = made()
+    store.put_back(again, found.tensors["model"])
+    store.put_back_optimiser(resumed, found.tensors["optimiser"], found.state["numbers"])
+    for seed in (2, 3):
+        step(module, optimiser, seed)
+        step(again, resumed, seed)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), again.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("instant", range(8))

@@ -12,7 +12,7 @@ from torch import nn
 
 from unisono.core.errors import ConfigError
 from unisono.train.ema import MovingAverage
-from unisono.train.optimisers import optimisers, parameter_groups
+from unisono.train.optimisers import MOST_ROWS, optimisers, parameter_groups
 from unisono.train.schedules import factor, progress_at
 
 
@@ -44,6 +44,37 @@ def test_adamw_follows_its_equation() -> None:
         m, v = 0.9 * m + 0.1 * g, 0.98 * v + 0.02 * g * g
         w = w * (1 - 0.05 * 0.1) - 0.05 * (m / (1 - 0.9**t)) / ((v / (1 - 0.98**t)).sqrt() + 1e-8)
     torch.testing.assert_close(got, w)
+
+
+def test_a_table_of_weighted_features_has_one_scale() -> None:
+    torch.manual_seed(0)
+    module = nn.ModuleDict({"bag": nn.EmbeddingBag(5, 2, mode="sum"), "linear": nn.Linear(3, 2), "token": nn.Embedding(4, 2)})
+    groups = parameter_groups(module, 0.1)
+    assert [[tuple(p.shape) for p in g["params"]] for g in groups if g.get("one_scale")] == [[(5, 2)]]
+    optimiser = optimisers.build("adamw", groups=groups, lr=0.05, betas=(0.9, 0.98))
+    w, m, v = module["bag"].weight.detach().clone(), torch.zeros(5, 2), 0.0
+    for t in range(1, 6):
+        gradient = torch.randn(5, 2) * torch.tensor([[100.0], [1.0], [1.0], [0.0], [0.01]])
+        module["bag"].weight.grad = gradient.clone()
+        module["linear"].weight.grad = torch.ones(2, 3)
+        optimiser.step()
+        m, v = 0.9 * m + 0.1 * gradient, 0.98 * v + 0.02 * float(gradient.square().mean())
+        w = w - 0.05 * (m / (1 - 0.9**t)) / ((v / (1 - 0.98**t)) ** 0.5 + 1e-8)
+    torch.testing.assert_close(module["bag"].weight.detach(), w)
+    assert module["bag"].weight.grad is not None
+
+
+def test_a_step_on_a_table_does_not_grow_with_its_unused_rows() -> None:
+    moved = []
+    for rows in (MOST_ROWS, 16 * MOST_ROWS):
+        bag = nn.EmbeddingBag(rows, 3, mode="sum")
+        optimiser = optimisers.build("adamw", groups=parameter_groups(bag, 0.0), lr=0.1, betas=(0.9, 0.98))
+        before = bag.weight.detach().clone()
+        bag.weight.grad = torch.zeros_like(bag.weight)
+        bag.weight.grad[:8] = 1.0
+        optimiser.step()
+        moved.append((bag.weight.detach() - before)[:8])
+    torch.testing.assert_close(moved[0], moved[1])
 
 
 def test_lion_follows_its_equation() -> None:

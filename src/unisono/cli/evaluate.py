@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--zero-shot", metavar="COL", help="with --retrieval: classify by the names in this column")
     add("--template", action="append", default=[], metavar="TEXT", help='a phrasing of a class, "a picture of a {}" (repeatable)')
     add("--text", metavar="COL", help="the text column that takes the phrasings (default: the only one)")
+    add("--report", type=Path, metavar="FILE", help="with --retrieval: write a page of the figures with real searches, hits and misses")
+    add("--no-examples", action="store_true", help="show no rows of the table on that page")
     common.add_bad_cells(parser)
     common.add_reading(parser)
     common.add_output(parser)
@@ -38,6 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
         zero_shot=arguments.zero_shot,
         templates=arguments.template,
         text=arguments.text,
+        report=arguments.report,
+        examples=not arguments.no_examples,
         bad_cells=arguments.bad_cells,
         **common.reading(arguments),
     )

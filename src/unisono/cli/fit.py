@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE", help="change a setting of the recipe (repeatable)")
     add("--encoder", action="append", default=[], metavar="NAME=DIR", help="read a column by a frozen encoder: a Hugging Face model folder")
     add("--link-encoders", action="store_true", help="refer to encoder folders by path and hash instead of copying them into DIR")
+    add("--freeze", action="store_true", help="train nothing but projections of what the encoders say")
     add("--features", metavar="DIR", help="keep features of frozen encoders in this folder (default: the user's cache; off for none)")
     add("--budget", metavar="TIME", help="end within this time, such as 90s or 5m, evaluation and report included")
     add("--seed", type=int, default=0, metavar="N", help="of every random choice (default 0)")
@@ -80,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         bad_cells=arguments.bad_cells,
         out=arguments.out,
         encoders=common.pairs(arguments.encoder, "encoder"),
+        freeze=arguments.freeze,
         features=arguments.features,
         link_encoders=arguments.link_encoders,
         resume=arguments.resume,

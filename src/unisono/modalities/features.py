@@ -36,6 +36,8 @@ VARIABLE = "UNISONO_CACHE"
 OFF = "off"
 _FILE = "features.db"
 _ASKED, _DROPPED = 400, 256
+#: Connections of a parent process, kept so that a child never closes them.
+_ABANDONED: list[sqlite3.Connection | None] = []
 _TABLE = (
     "CREATE TABLE IF NOT EXISTS features (id INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, "
     "k INTEGER NOT NULL, f INTEGER NOT NULL, sum INTEGER NOT NULL, data BLOB NOT NULL)"
@@ -144,8 +146,9 @@ class FeatureCache:
             return None
 
     def _guard(self) -> threading.Lock:
-        """The lock of this process: one that a parent held when it forked would never open."""
+        """The lock of this process: one that a parent held when it forked would never open, and its connection must not be closed here."""
         if self._process != os.getpid():
+            _ABANDONED.append(self._base)
             self._lock, self._base, self._process = threading.Lock(), None, os.getpid()
         return self._lock
 

@@ -5,7 +5,6 @@ Letters: N rows, E width of the space, S sources.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,10 +20,10 @@ from unisono.model.scoring import batches_of, outputs
 from unisono.network import SPACE, Network, Output
 from unisono.nn.space import Shown, Side, join, mean_of_sources
 from unisono.objectives.align import first_content, related
-from unisono.objectives.alike import Cosine, multiply
+from unisono.objectives.alike import Cosine
 from unisono.objectives.matching import hard_partners, paired_with
 from unisono.retrieve import measures
-from unisono.retrieve.space import Space, ranks_of, search_of
+from unisono.retrieve.space import Space, ranks_of, search_of, searches
 from unisono.table.batching import Assembler, Batch
 from unisono.table.store import Store
 
@@ -33,6 +32,7 @@ Vectors = NDArray[np.float32]
 #: The loss is taken of at most so many validation rows at once.
 _LOSS_ROWS = 512
 _APART_ROWS, _APART_MOST = 8, 1e-3
+_CENTRE_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -72,30 +72,16 @@ def laid_of(parts: Sequence[tuple[Shown, int]], network: Network) -> Laid:
     return Laid(vectors, present, whole)
 
 
-def space_of(laid: Laid, contents: Contents, rows: Rows, product: bool) -> tuple[Space, list[tuple[str, str]]]:
-    """The rows as a space, and what is searched in it: every ordered pair of sources.
-
-    Where sources are compared as products it is every one by all others, which are then a source of their own.
+def space_of(laid: Laid, contents: Contents, rows: Rows) -> Space:
+    """Rows of a table in the space, with what belongs together.
 
     Args:
         laid: the rows in the space.
         contents: of the table.
         rows: (N,) which of its rows they are.
-        product: whether sources are compared as products.
     """
-    sources, vectors, present = tuple(laid.vectors), dict(laid.vectors), dict(laid.present)
-    cells = {name: contents.cells[name][rows] for name in sources}
-    pairs = list(itertools.permutations(sources, 2))
-    if product and len(sources) > 2:
-        pairs = []
-        for name in sources:
-            others = [o for o in sources if o != name]
-            joint = " + ".join(others)
-            vectors[joint] = multiply([torch.from_numpy(laid.vectors[o]) for o in others]).numpy()
-            present[joint] = np.logical_and.reduce([laid.present[o] for o in others])
-            cells[joint] = np.unique(np.stack([cells[o] for o in others]), axis=1, return_inverse=True)[1].reshape(-1)
-            pairs.append((joint, name))
-    return Space(vectors, present, cells, measures.places(contents.item[rows])), pairs
+    cells = {source: contents.cells[source][rows] for source in laid.vectors}
+    return Space(laid.vectors, laid.present, cells, measures.places(contents.item[rows]))
 
 
 @dataclass
@@ -158,8 +144,11 @@ class Aligner:
             rows.append(batch.rows)
         numbers = np.concatenate(rows)
         laid = laid_of([(shown[0], len(r)) for shown, r in zip(found, rows, strict=True)], self.network)
-        space, pairs = space_of(laid, self.contents, numbers, alignments.product)
-        figures = [measures.retrieval_figures(ranks_of(space, search_of(space, a, b), a, b)) for a, b in pairs]
+        space = space_of(laid, self.contents, numbers)
+        figures = [
+            measures.retrieval_figures(ranks_of(space, search_of(space, *search)))
+            for search in searches(space.sources, product=alignments.product)
+        ]
         metrics = {f"retrieval.{key}": _mean([f[key] for f in figures]) for key in ("r@1", "map")}
         losses, weights, begin = [], [], 0
         while begin < len(found):
@@ -217,6 +206,14 @@ def check_rows(network: Network, contents: Contents, present_NS: NDArray[np.bool
         raise SchemaError(f"{file}: all training rows are one item, so that nothing is to be told apart; name another column with --item")
     none = int((~present_NS.any(1)).sum())
     return [f"{none} rows have none of the sources and no place in the space"] if none else []
+
+
+def centre(network: Network, assembler: Assembler, store: Store, rows: Rows, device: torch.device) -> None:
+    """Set the centres of a new network's shared spaces by some of its training rows."""
+    was_training = network.training
+    for batch in batches_of(assembler, store, rows[:_CENTRE_ROWS], size=_CENTRE_ROWS):
+        network.eval().centre(batch.to(device))
+    network.train(was_training)
 
 
 def check_apart(network: Network, assembler: Assembler, store: Store, rows: Rows, device: torch.device) -> None:

@@ -59,6 +59,26 @@ def _gigabytes(size: int) -> str:
     return f"{size / 2**30:.3g} GiB"
 
 
+def without_layers(recipe: Recipe) -> Recipe:
+    """The recipe with a trunk that only reads: what is trained are projections, heads and a shared space's own projectors."""
+    return recipe.with_settings({"trunk": [step for step in recipe["trunk"] if "read" in step]})
+
+
+def check_frozen(groups: Sequence[Group]) -> None:
+    """Make sure that every column is read by a frozen encoder, or is a column of vectors.
+
+    Raises:
+        UserError: the others are named.
+    """
+    others = [c.name for g in groups if not isinstance(g.tokeniser, FrozenTokeniser) for c in g.columns if c.modality != "vector"]
+    if others:
+        verb = "is" if len(others) == 1 else "are"
+        raise UserError(
+            f"--freeze: {', '.join(others)} {verb} read by no frozen encoder, so that more than projections would be trained; "
+            "name encoders with --encoder COLUMN=DIR, leave columns out with --drop, or fit without --freeze"
+        )
+
+
 def with_encoders(recipe: Recipe, encoders: Mapping[str, Any], names: Sequence[str], *, link: bool = False) -> Recipe:
     """The recipe with frozen encoders in place of some columns' tokenisers.
 

@@ -12,13 +12,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from unisono.core.errors import SchemaError, UserError
+from unisono.core.files import write_text
 from unisono.core.schema import Schema
 from unisono.model.deploy import Deployment, deploy
 from unisono.model.fit import Fitted, fit_table
 from unisono.model.folder import read_model, write_model
 from unisono.model.indexing import PredictorEmbedder
 from unisono.model.options import FitOptions, named_targets, parse_duration
-from unisono.model.spaces import SpaceQuestions, check_aligned, evaluate_space
+from unisono.model.searching import search_page
+from unisono.model.spaces import Laid, SpaceQuestions, check_aligned, evaluate_space
 from unisono.model.stream import Predictor
 from unisono.network import Network
 from unisono.retrieve.index import Index
@@ -217,7 +219,8 @@ class Model:
 
     def evaluate(
         self, data: Any, *, where: str | None = None, missing: bool = True, retrieval: bool = False, group: str | None = None,
-        zero_shot: str | None = None, templates: Sequence[str] = (), text: str | None = None, **options: Any,
+        zero_shot: str | None = None, templates: Sequence[str] = (), text: str | None = None, report: str | Path | None = None,
+        examples: bool = True, **options: Any,
     ) -> dict[str, Any]:  # fmt: skip
         """Measure the model on a table: its answers against the targets in it, or its shared space.
 
@@ -230,6 +233,8 @@ class Model:
             zero_shot: for retrieval, a column whose values name classes.
             templates: phrasings of a class's name, such as ``"a picture of a {}"``.
             text: the text column that takes the phrasings; None for the only one.
+            report: for retrieval, the page to write.
+            examples: show rows on that page.
             **options: ``bad_cells``, ``null_words``, ``encoding``, ``media_root``.
 
         Returns:
@@ -241,15 +246,28 @@ class Model:
         """
         questions = SpaceQuestions(where, group, zero_shot, tuple(templates), text)
         if retrieval:
-            return self._space(data, questions, options)
+            return self._space(data, questions, report, examples, options)
         questions.refuse_without_retrieval()
+        if report is not None:
+            raise UserError(f"--report {report}: this belongs to --retrieval; a fit writes report.html by itself")
         return self.predictor(**options).evaluate(data, where=where, missing=missing)
 
-    def _space(self, data: Any, questions: SpaceQuestions, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _space(
+        self, data: Any, questions: SpaceQuestions, report: str | Path | None, examples: bool, options: Mapping[str, Any]
+    ) -> dict[str, Any]:
         predictor = self.predictor(**options)
         check_aligned(predictor)
         source = open_table(data, null_words=predictor.null_words, encoding=predictor.encoding, media_root=predictor.media_root)
-        return evaluate_space(predictor, source, questions)
+
+        def write(found: dict[str, Any], laid: Laid) -> None:
+            if report is not None:
+                page = search_page(
+                    laid.cache.name, found, laid, predictor.schema,
+                    product=predictor.product, examples=examples, where=questions.where,
+                )  # fmt: skip
+                write_text(Path(report), page)
+
+        return evaluate_space(predictor, source, questions, then=write)
 
     def embed(self, data: Any, **options: Any) -> pa.Table:
         """One vector for each row, and one for each of its sources (what the row would be with that source alone)."""

@@ -20,9 +20,9 @@ from unisono.core.errors import ConfigError, UserError
 from unisono.core.files import write_text
 from unisono.core.memory import kept_heap, release_memory
 from unisono.core.schema import Schema
-from unisono.model.aligning import Aligner, check_apart, check_rows, lay_out, present_of, space_of
+from unisono.model.aligning import Aligner, centre, check_apart, check_rows, lay_out, present_of, space_of
 from unisono.model.contents import read_contents
-from unisono.model.encoders import keep_features, open_features, store_encoders, with_encoders
+from unisono.model.encoders import check_frozen, keep_features, open_features, store_encoders, with_encoders, without_layers
 from unisono.model.evaluate import Evaluator
 from unisono.model.folder import CHECKPOINT, RECIPE, SCHEMA, WEIGHTS, write_model, write_schema
 from unisono.model.learner import Supervised, TrainingRows
@@ -30,9 +30,12 @@ from unisono.model.options import FitOptions
 from unisono.model.prepare import Prepared, check_names, prepare
 from unisono.model.reporting import Fit, write_report
 from unisono.model.scoring import Scored, batches_of
+from unisono.model.searching import search_report
+from unisono.model.spaces import Laid as SpaceRows
 from unisono.network import Network, freeze
 from unisono.recipe import Recipe, build_objective, fitted_objective, load_recipe
 from unisono.recipe import Supervised as SupervisedSentence
+from unisono.report.searching import SearchReport
 from unisono.retrieve.space import retrieval, space_figures
 from unisono.table.batching import Assembler, SourceDropout
 from unisono.table.cache import TableCache
@@ -128,6 +131,8 @@ def fit_table(data: Any, options: FitOptions, *, started_at: float | None = None
         source = open_table(data, null_words=options.null_words, encoding=options.encoding, media_root=options.media_root)
         check_names(options, source.schema.names, source.name)
         recipe = with_encoders(recipe, options.encoders, source.schema.names, link=options.link_encoders)
+        if options.freeze:
+            recipe = without_layers(recipe)
         cache = _cache(source, folder / CACHE, options.resume)
         try:
             prepared = prepare(cache, recipe, options, source.hints)
@@ -172,8 +177,7 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
     if prepared.bad and writes:
         write_bad_cells(folder / "bad_cells.csv", prepared)
     network = Network(recipe=recipe, schema=schema)
-    freeze(network, settings.freeze)
-    keep_features(network.groups, open_features(options.features))
+    _freeze(network, settings, options)
     objective = build_objective(recipe)
     assembler = Assembler(schema, network.groups, network.trunk, SourceDropout(objective.drop_sources))
     rows = TrainingRows(prepared.store, assembler, split.train, prepared.targets, options.seed)
@@ -185,6 +189,7 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
         network, schema, rows, split.val, prepared.targets, row_namer(prepared), device, bf16, own.reads, own.alone, aligner
     )
     network.to(device)
+    centre(network, assembler, prepared.store, split.train, device)
     check_apart(network, assembler, prepared.store, split.train, device)
     measured = Evaluator(network, schema, assembler, prepared.store, prepared.targets, device, bf16)
     held_out = {name: part for name, part in (("val", split.val), ("test", split.test)) if len(part)}
@@ -208,16 +213,28 @@ def _fit_prepared(prepared: Prepared, recipe: Recipe, settings: TrainSettings, o
         schema = calibrate(measured, scored["val"], split.val)
     measured = replace(measured, schema=schema)
     metrics = measure(measured, prepared, history, scored)
+    search = None
     if aligner is not None:
-        metrics.update(measure_space(measured, aligner, held_out))
+        found, search = measure_space(measured, aligner, prepared, options, held_out)
+        metrics.update(found)
     network.to("cpu").eval()
     fitted = Fitted(network, recipe, schema, metrics, prepared.notes)
     if writes:
         write_model(folder, network, recipe, schema, metrics)
         scores = scored[metrics["headline"]].scores if scored else {}
-        write_report(folder, Fit(replace(measured, device=torch.device("cpu")), prepared, recipe, options, history, metrics, scores))
+        write_report(
+            folder, Fit(replace(measured, device=torch.device("cpu")), prepared, recipe, options, history, metrics, scores), search
+        )
         shutil.rmtree(folder / CHECKPOINT, ignore_errors=True)
     return fitted
+
+
+def _freeze(network: Network, settings: TrainSettings, options: FitOptions) -> None:
+    """Set aside what is not trained, and keep on disk what frozen encoders say."""
+    freeze(network, settings.freeze)
+    if options.freeze:
+        check_frozen(network.groups)
+    keep_features(network.groups, open_features(options.features))
 
 
 def make_aligner(network: Network, prepared: Prepared, assembler: Assembler, options: FitOptions) -> Aligner:
@@ -238,17 +255,25 @@ def make_aligner(network: Network, prepared: Prepared, assembler: Assembler, opt
     return Aligner(network, contents)
 
 
-def measure_space(measured: Evaluator, aligner: Aligner, held_out: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
-    """The blocks ``retrieval`` and ``space`` of ``metrics.json``, on the headline's rows."""
+def measure_space(
+    measured: Evaluator, aligner: Aligner, prepared: Prepared, options: FitOptions, held_out: Mapping[str, NDArray[np.int64]]
+) -> tuple[dict[str, Any], SearchReport | None]:
+    """The blocks ``retrieval`` and ``space`` of ``metrics.json``, on the headline's rows, and what the report says of them."""
     alignments = measured.network.alignments
     name = "test" if "test" in held_out else "val" if "val" in held_out else None
-    if alignments is None or name is None or len(alignments.sources) < 2 or len(held_out[name]) < 2:
-        return {"retrieval": []}
+    if alignments is None or name is None:
+        return {"retrieval": []}, None
     rows = held_out[name]
     laid = lay_out(measured.network, batches_of(measured.assembler, measured.store, rows), device=measured.device, bf16=measured.bf16)
-    space, pairs = space_of(laid, aligner.contents, rows, alignments.product)
-    alone = replace(space, vectors=laid.vectors)
-    return {"retrieval": retrieval(space, pairs), "space": space_figures(alone)}
+    space = space_of(laid, aligner.contents, rows)
+    if len(rows) < 2 or len(space.sources) < 2:
+        return {"retrieval": []}, None
+    found = {"retrieval": retrieval(space, product=alignments.product), "space": space_figures(space)}
+    words = "validation rows" if name == "val" else "test rows"
+    report = search_report(
+        found, SpaceRows(space, prepared.cache, rows), measured.schema, product=alignments.product, examples=options.examples, where=words
+    )
+    return found, report
 
 
 def planned(recipe: Recipe, plan: TrainPlan) -> Recipe:

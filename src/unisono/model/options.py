@@ -43,6 +43,7 @@ class FitOptions:
         force: replace what is in ``out``.
         examples: show rows in the report.
         encoders: column -> a frozen encoder: a local Hugging Face model folder, or an ``nn.Module``.
+        freeze: train nothing but projections of what frozen encoders say.
         features: the folder where features of frozen encoders are kept; None for the user's cache, ``off`` to keep none on disk.
         link_encoders: refer to encoder folders by path and hash instead of copying them into the model.
         progress: show a bar.
@@ -71,11 +72,14 @@ class FitOptions:
     force: bool = False
     examples: bool = True
     encoders: Mapping[str, Any] = field(default_factory=dict)
+    freeze: bool = False
     features: str | Path | None = None
     link_encoders: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
+        if self.freeze and not self.encoders:
+            raise UserError("--freeze trains only projections of frozen encoders: name one for each column with --encoder COLUMN=DIR")
         if self.bad_cells not in {"fail", "missing"}:
             raise UserError(f"bad_cells is 'fail' or 'missing', not {self.bad_cells!r}")
         if not 0 <= self.seed < 2**63:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from unisono.model.showing import Showcase, count_missing, scalar
 from unisono.recipe import Recipe
 from unisono.report import content, figures
 from unisono.report.render import render
+from unisono.report.searching import SearchReport
 from unisono.table.infer import ColumnReport
 from unisono.table.memory import NAME
 from unisono.tasks import diagnostics
@@ -72,13 +73,18 @@ class Fit:
         return found
 
 
-def write_report(folder: Path, fit: Fit) -> None:
+def write_report(folder: Path, fit: Fit, search: SearchReport | None = None) -> None:
     """Write ``report.html``.
+
+    Args:
+        folder: the model folder.
+        fit: what there is to say.
+        search: what is found across sources, of a model with a shared space.
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
     """
-    write_text(folder / REPORT, render(gather(fit)))
+    write_text(folder / REPORT, render(replace(gather(fit), search=search)))
 
 
 def gather(fit: Fit) -> content.Report:

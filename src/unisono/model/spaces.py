@@ -6,8 +6,8 @@ Letters: N rows, E width of a vector.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from unisono.core.errors import CellError, SchemaError, UserError, nearest
 from unisono.core.schema import Schema
+from unisono.model.contents import read_contents
 from unisono.retrieve import measures
 from unisono.retrieve.measures import Vectors
 from unisono.retrieve.space import Space, retrieval, space_figures, zero_shot
 from unisono.table.cache import TableCache
 from unisono.table.filter import parse_filter
-from unisono.table.hashing import codes, row_fingerprints
 from unisono.table.source import Raw, TableSource
 
 #: What a class's name is put into where no template is given.
@@ -36,6 +36,11 @@ class Aligned(Protocol):
     """What is needed of a model: its columns, and one vector for each row and source."""
 
     schema: Schema
+
+    @property
+    def product(self) -> bool:
+        """Whether several sources together seek another."""
+        ...
 
     def embeddings(self, data: Any) -> Iterator[pa.RecordBatch]:
         """Columns ``embedding`` and ``embedding.SOURCE``, null where absent."""
@@ -95,13 +100,16 @@ class Laid:
     rows: NDArray[np.int64]
 
 
-def evaluate_space(model: Aligned, source: TableSource, questions: SpaceQuestions) -> dict[str, Any]:
+def evaluate_space(
+    model: Aligned, source: TableSource, questions: SpaceQuestions, *, then: Callable[[dict[str, Any], Laid], None] | None = None
+) -> dict[str, Any]:
     """The object that ``evaluate --retrieval --json`` prints.
 
     Args:
         model: with a shared space.
         source: the table.
         questions: what is to be measured.
+        then: called with the result while the table can still be read.
 
     Returns:
         ``{"retrieval": [{"from", "to", "r@1", ..., "n", "ci95"}], "space": {...}}``, and with classes
@@ -113,7 +121,10 @@ def evaluate_space(model: Aligned, source: TableSource, questions: SpaceQuestion
     check_aligned(model)
     with tempfile.TemporaryDirectory(prefix="unisono-") as folder:
         laid = lay_out(model, source, TableCache.write(source, Path(folder)), questions)
-        return measured(model, laid, questions)
+        found = measured(model, laid, questions)
+        if then is not None:
+            then(found, laid)
+        return found
 
 
 def check_aligned(model: Any) -> None:
@@ -129,7 +140,7 @@ def check_aligned(model: Any) -> None:
 def measured(model: Aligned, laid: Laid, questions: SpaceQuestions) -> dict[str, Any]:
     """Every figure of a laid-out table."""
     found: dict[str, Any] = {
-        "retrieval": retrieval(laid.space, seed=questions.seed),
+        "retrieval": retrieval(laid.space, product=model.product, seed=questions.seed),
         "space": space_figures(laid.space, seed=questions.seed),
     }
     if questions.zero_shot is not None:
@@ -151,8 +162,12 @@ def lay_out(model: Aligned, source: TableSource, cache: TableCache, questions: S
     vectors, present = embedded(model, filtered(source, cache, rows), rows)
     if not any(p.any() for p in present.values()):
         raise SchemaError(f"{cache.name}: no row has a cell of any source, so there is nothing to search")
-    contents = {s: _contents(cache, [c.name for c in model.schema.columns if c.source == s], rows) for s in vectors}
-    return Laid(Space(vectors, present, contents, _items(cache, questions.group, rows)), cache, rows)
+    group = questions.group or model.schema.roles.get("item")
+    known = replace(model.schema, columns=tuple(c for c in model.schema.columns if c.name in names))
+    contents = read_contents(cache, known, group if group in names else None)
+    nothing = np.zeros(len(rows), np.int64)
+    cells = {s: contents.cells[s][rows] if s in contents.cells else nothing for s in vectors}
+    return Laid(Space(vectors, present, cells, measures.places(contents.item[rows])), cache, rows)
 
 
 def chosen_rows(cache: TableCache, where: str | None) -> NDArray[np.int64]:
@@ -188,12 +203,13 @@ def embedded(model: Aligned, table: TableSource, rows: NDArray[np.int64]) -> tup
     Raises:
         CellError: a cell cannot be read; the row is that of the whole table.
     """
-    sources = model.schema.sources
-    parts: dict[str, list[Vectors]] = {s: [] for s in sources}
-    flags: dict[str, list[NDArray[np.bool_]]] = {s: [] for s in sources}
+    parts: dict[str, list[Vectors]] = {}
+    flags: dict[str, list[NDArray[np.bool_]]] = {}
     try:
         for batch in model.embeddings(table):
-            for source in sources:
+            for source in [s for s in model.schema.sources if f"embedding.{s}" in batch.schema.names]:
+                parts.setdefault(source, [])
+                flags.setdefault(source, [])
                 values, there = fixed_vectors(batch.column(batch.schema.names.index(f"embedding.{source}")))
                 parts[source].append(values)
                 flags[source].append(there)
@@ -209,25 +225,6 @@ def fixed_vectors(column: pa.Array) -> tuple[Vectors, NDArray[np.bool_]]:
     values = np.zeros((len(column), width), np.float32)
     values[there] = column.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
     return values, there
-
-
-def _contents(cache: TableCache, names: Sequence[str], rows: NDArray[np.int64]) -> NDArray[Any]:
-    """A number for what a source's cells hold; columns that the table lacks hold nothing."""
-    known = [n for n in names if n in cache.schema.names]
-    if not known:
-        return np.zeros(len(rows), np.uint64)
-    found: NDArray[Any] = row_fingerprints(cache.batches(known))[rows]
-    return found
-
-
-def _items(cache: TableCache, group: str | None, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of equal value as one item; a row without a value is one by itself."""
-    if group is None:
-        return np.arange(len(rows), dtype=np.int64)
-    found = codes(cache.scalars(group))[rows]
-    alone = np.flatnonzero(found < 0)
-    found[alone] = found.max(initial=-1) + 1 + np.arange(len(alone))
-    return measures.places(found)
 
 
 # -- classes by their names ------------------------------------------------------------------------------------------------------

@@ -104,6 +104,12 @@ class Predictor:
         """Whether sources share a space, so that any one may be sought by any other."""
         return self.network.aligned
 
+    @property
+    def product(self) -> bool:
+        """Whether the space is one of products, in which several sources together seek another."""
+        alignments = self.network.alignments
+        return alignments is not None and alignments.product
+
     # -- tables -------------------------------------------------------------------------------------------------------------
 
     def open(self, data: Any) -> TableSource:

@@ -263,14 +263,21 @@ class Alignments(nn.Module):
         """What tokens (T, D) show of each source, in each space."""
         return tuple(space(x_TD, meta) for space in self.spaces)
 
+    def centre(self, x_TD: Tensor, meta: Meta) -> None:
+        """Set the centres of all spaces by what tokens (T, D) of some rows show."""
+        for space in self.spaces:
+            assert isinstance(space, Space)
+            space.centre(x_TD, meta)
+
     def forward(self, shown: Sequence[Shown], identity: Identity) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum of all sentences, and each by itself."""
+        """The weighted sum of all sentences, and each by itself; in float32, whatever the precision around it."""
         told = [identity.told(each) for each in shown]
         parts = {}
         total: Any = 0.0
         for k, (term, place) in enumerate(zip(self.terms, self.of, strict=True)):
             assert isinstance(term, Align)
-            loss = term(told[place], identity.item)
+            with torch.autocast(identity.item.device.type, enabled=False):
+                loss = term(told[place], identity.item)
             parts["align" if len(self.terms) == 1 else f"align {k + 1}"] = loss
             total = total + term.weight * loss
         return total, parts

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from unisono.report.searching import SearchReport
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,7 @@ class Report:
         recipe_name: its name.
         made: when, in words.
         in_memory: the table came from no file.
+        search: what is found across sources, where they share a space.
     """
 
     table: str
@@ -327,3 +331,4 @@ class Report:
     recipe_name: str = ""
     made: str = ""
     in_memory: bool = False
+    search: SearchReport | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
@@ -10,6 +11,7 @@ from markupsafe import Markup
 
 from unisono.report import figures, svg
 from unisono.report.content import Confusion, Curves, Report, TargetReport
+from unisono.report.searching import PairRow, SearchReport
 
 _SHOWN_CLASSES = 20
 _SHOWN_SUBSETS = 32
@@ -18,6 +20,11 @@ _SHOWN_SUBSETS = 32
 def render(report: Report) -> str:
     """The page."""
     return template("report.html.j2").render(report=report)
+
+
+def render_search(report: SearchReport, *, table: str, made: str) -> str:
+    """A page of what is found across sources, and nothing else."""
+    return template("search_page.html.j2").render(report=report, table=table, made=made)
 
 
 def template(name: str) -> jinja2.Template:
@@ -42,8 +49,8 @@ def _environment() -> jinja2.Environment:
         interval=figures.interval, possible_errors=figures.possible_errors,
         plural=figures.plural, loss_chart=loss_chart, metric_chart=metric_chart, strip=strip,
         confusion_chart=confusion_chart, confused=confused, residual_charts=residual_charts, distribution_chart=distribution_chart,
-        worth_chart=worth_chart, shapley_chart=shapley_chart, reliability_chart=reliability_chart, is_percent=figures.is_percent,
-        better_high=figures.is_better_high, most_subsets=_SHOWN_SUBSETS,
+        worth_chart=worth_chart, shapley_chart=shapley_chart, reliability_chart=reliability_chart, recall_chart=recall_chart,
+        is_percent=figures.is_percent,        better_high=figures.is_better_high, most_subsets=_SHOWN_SUBSETS,
     )  # fmt: skip
     return environment
 
@@ -161,3 +168,9 @@ def reliability_chart(target: TargetReport) -> Markup:
     """Confidence against accuracy."""
     found = target.calibration
     return Markup("") if found is None else svg.reliability(found.before, found.after, title=f"Reliability diagram of {target.name}")
+
+
+def recall_chart(pairs: Sequence[PairRow]) -> Markup:
+    """Recall at 1 and at 10 of every ordered pair of sources."""
+    groups = [svg.Bars(f"{p.a} → {p.b}", [p.recall[0].value or 0.0, p.recall[-1].value or 0.0]) for p in pairs]
+    return svg.bar_chart(groups, title="Recall at 1 and at 10 of every pair of sources", show=_shower("accuracy"), top=1.0)

@@ -56,27 +56,44 @@ class Space:
 
 @dataclass(frozen=True)
 class Search:
-    """Every row of one source looking for its own among the rows of another.
+    """Every row of one side looking for its own among the rows of another.
 
     Attributes:
+        asked: sources of the query, whose vectors are multiplied channel by channel if there are several.
+        given: the source looked through.
         queries: (Q,) rows.
         gallery: (G,) rows.
         positives: what belongs together.
     """
 
+    asked: tuple[str, ...]
+    given: str
     queries: NDArray[np.int64]
     gallery: NDArray[np.int64]
     positives: Positives
 
+    def vectors(self, space: Space) -> tuple[Vectors, Vectors]:
+        """(Q, E) and (G, E); products are brought to unit length."""
+        product = space.of(self.asked[0], self.queries)
+        for source in self.asked[1:]:
+            product = product * space.of(source, self.queries)
+        if len(self.asked) > 1:
+            product = (product / np.maximum(np.linalg.norm(product, axis=1, keepdims=True), 1e-30)).astype(np.float32)
+        return product, space.of(self.given, self.gallery)
 
-def search_of(space: Space, a: str, b: str) -> Search:
-    """Search from source a to source b.
+
+def search_of(space: Space, a: str | Sequence[str], b: str) -> Search:
+    """Search from source a, or several at once, to source b.
 
     What a row of a has to find: the cells of b in rows of the same item as a row with the same content in a, and every cell of b whose
     content equals one of these.
     """
-    queries, gallery = space.rows(a), space.rows(b)
-    asked, given = measures.places(space.contents[a][queries]), measures.places(space.contents[b][gallery])
+    sources = (a,) if isinstance(a, str) else tuple(a)
+    queries, gallery = space.rows(*sources), space.rows(b)
+    asked, given = measures.places(space.contents[sources[0]][queries]), measures.places(space.contents[b][gallery])
+    for source in sources[1:]:
+        more = measures.places(space.contents[source][queries])
+        asked = measures.places(asked * (int(more.max(initial=0)) + 1) + more)
     q, g, items = len(queries), len(gallery), int(space.items.max(initial=-1)) + 1
     kinds_a, kinds_b = int(asked.max(initial=-1)) + 1, int(given.max(initial=-1)) + 1
     chain = (
@@ -85,7 +102,19 @@ def search_of(space: Space, a: str, b: str) -> Search:
         measures.links(space.items[gallery], given, (items, kinds_b)),
         measures.links(given, np.arange(g), (kinds_b, g)),
     )
-    return Search(queries, gallery, Positives(chain))
+    return Search(sources, b, queries, gallery, Positives(chain))
+
+
+def searches(sources: Sequence[str], *, product: bool = False) -> list[tuple[tuple[str, ...], str]]:
+    """Every ordered pair of sources; in a space of products each source by all others."""
+    if product and len(sources) > 2:
+        return [(tuple(o for o in sources if o != s), s) for s in sources]
+    return [((a,), b) for a, b in itertools.permutations(sources, 2)]
+
+
+def ranks_of(space: Space, search: Search) -> measures.Ranks:
+    """How every query of a search finds what belongs to it."""
+    return measures.rank(*search.vectors(space), search.positives)
 
 
 def json_number(value: float) -> float | None:
@@ -98,17 +127,12 @@ def json_interval(interval: tuple[float, float]) -> list[float] | None:
     return [float(interval[0]), float(interval[1])] if np.isfinite(interval).all() else None
 
 
-def ranks_of(space: Space, search: Search, a: str, b: str) -> measures.Ranks:
-    """Where every query of a search from source a to source b finds what belongs to it."""
-    return measures.rank(space.of(a, search.queries), space.of(b, search.gallery), search.positives)
-
-
-def retrieval(space: Space, pairs: Sequence[tuple[str, str]] | None = None, *, seed: int = 0) -> list[dict[str, Any]]:
-    """Recall, median rank and mean average precision of every ordered pair of sources, over the queries that have something to find.
+def retrieval(space: Space, *, product: bool = False, seed: int = 0) -> list[dict[str, Any]]:
+    """Recall, median rank and mean average precision of every search, over the queries that have something to find.
 
     Args:
         space: the rows.
-        pairs: from which source to which; None for every ordered pair.
+        product: several sources together find another; without it every ordered pair is measured.
         seed: of the intervals.
 
     Raises:
@@ -119,12 +143,13 @@ def retrieval(space: Space, pairs: Sequence[tuple[str, str]] | None = None, *, s
     if len(space.items) < 2:
         raise SchemaError(f"searching needs at least two rows, there {'is' if len(space.items) else 'are'} {len(space.items)}")
     found = []
-    for a, b in itertools.permutations(space.sources, 2) if pairs is None else pairs:
-        search = search_of(space, a, b)
-        ranks = ranks_of(space, search, a, b)
+    for asked, given in searches(space.sources, product=product):
+        search = search_of(space, asked, given)
+        ranks = ranks_of(space, search)
         figures = {k: json_number(v) for k, v in measures.retrieval_figures(ranks).items()}
         ci95 = {k: json_interval(v) for k, v in measures.retrieval_intervals(ranks, seed=seed).items()}
-        found.append({"from": a, "to": b, **figures, "n": len(ranks.known.first), "gallery": len(search.gallery), "ci95": ci95})
+        sizes = {"n": len(ranks.known.first), "gallery": len(search.gallery)}
+        found.append({"from": " + ".join(asked), "to": given, **figures, **sizes, "ci95": ci95})
     return found
 
 

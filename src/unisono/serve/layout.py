@@ -20,6 +20,8 @@ LANDMARKS = 2500
 ALL_PAIRS = 20_000
 _BLOCK, _PAIR_BLOCK = 2048, 256
 _NEIGHBOURS = 4
+#: The most items of a cell that are all compared with each other.
+_CROWD = 4096
 
 
 def principal(vectors_NE: Floats, *, seed: int = 0) -> Floats:
@@ -152,5 +154,17 @@ def _cell_pairs(vectors: Floats, threshold: float, seed: int) -> Iterator[Indice
     cells = np.concatenate(nearest)
     for cell in range(len(centres)):
         members = np.flatnonzero((cells == cell).any(1))
-        for pairs in _all_pairs(np.asarray(vectors[members]), threshold):
-            yield members[pairs]
+        for some in _windows(members, vectors, centres[cell]):
+            for pairs in _all_pairs(np.asarray(vectors[some]), threshold):
+                yield some[pairs]
+
+
+def _windows(members: Indices, vectors: Floats, centre: Floats) -> Iterator[Indices]:
+    """The members of a cell; of a crowded one overlapping windows in the order of their cosine with its centre."""
+    if len(members) <= _CROWD:
+        yield members
+        return
+    cosines = np.concatenate([vectors[members[k : k + _BLOCK]] @ centre for k in range(0, len(members), _BLOCK)])
+    ordered = members[np.argsort(cosines, kind="stable")]
+    for begin in range(0, len(ordered) - _CROWD // 2, _CROWD // 2):
+        yield ordered[begin : begin + _CROWD]

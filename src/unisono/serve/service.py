@@ -20,6 +20,7 @@ from unisono.serve.cells import rows_table
 from unisono.serve.gallery import Gallery
 from unisono.serve.metrics import Metrics
 from unisono.serve.replies import Refused
+from unisono.serve.together import can_share, read, search_together
 from unisono.table.write import plain_value
 
 #: The most rows in one request.
@@ -163,8 +164,13 @@ class Service:
 
     # -- the thread of the model --------------------------------------------------------------------------------------------
 
-    def _run(self, kind: Hashable, tables: Sequence[pa.Table]) -> list[pa.Table]:
-        """Run tables of any of the model's columns as one."""
+    def _run(self, kind: Hashable, contents: Sequence[Any]) -> Sequence[Any]:
+        """Run a batch: queries as one search, or tables of any of the model's columns as one."""
+        if kind == "search":
+            return search_together(self.need_gallery().index, self._embedder, contents)
+        return self._tables(kind, contents)
+
+    def _tables(self, kind: Hashable, tables: Sequence[pa.Table]) -> list[pa.Table]:
         names = [c.name for c in self.schema.columns]
         whole = [pa.table({n: t.column(n) if n in t.column_names else pa.nulls(t.num_rows) for n in names}) for t in tables]
         joint = pa.concat_tables(whole, promote_options="default").combine_chunks()
@@ -196,8 +202,12 @@ class Service:
     async def search(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Search the index; see ``Index.search`` for what can be asked."""
         gallery = self.need_gallery()
-        hits = await self._in_time(asyncio.get_running_loop().run_in_executor(self._threads, lambda: gallery.index.search(**asked)))
-        return gallery.found(hits)
+        index, query = gallery.index, read(gallery.index, asked)
+        if can_share(index, query):
+            answer = asyncio.wrap_future(self.batcher.submit("search", query, len(query.parts)))
+        else:
+            answer = asyncio.get_running_loop().run_in_executor(self._threads, lambda: index.search(**asked))
+        return gallery.found(await self._in_time(answer))
 
     async def aside(self, work: Callable[[], Any]) -> Any:
         """Run something that needs no model beside the event loop."""

@@ -157,7 +157,7 @@ export class Looks {
   }
 
   sub(item) {
-    const said = this.facts.map((name) => item.fields[name]).filter((v) => v !== undefined).map(figure);
+    const said = this.facts.map((name) => item.fields[name]).filter((v) => v !== undefined && typeof v !== "boolean").map(figure);
     const key = this.titled && this.key ? [String(item.key)] : [];
     return [...key, ...said].join(" · ");
   }

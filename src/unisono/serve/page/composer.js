@@ -2,6 +2,7 @@
 
 import { byId, el } from "./base.js";
 
+const ALL = "*"; // every column of texts
 const WORD = { text: "words", image: "picture", audio: "sound" };
 
 export class Composer {
@@ -19,9 +20,10 @@ export class Composer {
     byId("file").accept = files.map((kind) => `${kind}/*`).join(",");
     this.input.disabled = !this.columns.text.length;
     if (!this.columns.text.length) this.input.placeholder = files.length ? "Add a picture or sound, or choose an item" : "Choose an item to find more like it";
+    this.draw();
     const as = byId("as");
     as.hidden = this.columns.text.length < 2;
-    as.replaceChildren(...this.columns.text.map((name) => el("option", { value: name }, name)));
+    as.replaceChildren(...this.choices("text"));
     as.addEventListener("change", () => this.input.value.trim() && this.changed());
     this.listen();
   }
@@ -104,6 +106,13 @@ export class Composer {
     return this.columns.text.length > 1 ? byId("as").value : this.columns.text[0];
   }
 
+  /** Columns that a part can be compared with; words with all texts at once. */
+  choices(kind) {
+    const names = this.columns[kind] ?? [];
+    const all = kind === "text" && names.length > 1 ? [el("option", { value: ALL }, "all texts")] : [];
+    return [...all, ...names.map((name) => el("option", { value: name }, name))];
+  }
+
   /** More like an item, or less. */
   item(item, label, face, less = false) {
     this.parts = this.parts.filter((part) => part.kind !== "row" || part.value !== item.key);
@@ -145,7 +154,7 @@ export class Composer {
       const off = el("button", { type: "button", class: "off", "aria-label": `Remove ${part.label}`, onclick: () => this.remove(place) }, "×");
       return el("span", { class: part.less ? "part less" : "part", role: "listitem" }, open, off);
     }));
-    if (!this.input.disabled) this.input.placeholder = this.parts.length ? "and …" : "Describe what you look for";
+    if (!this.input.disabled) this.input.placeholder = this.parts.length ? "and …" : matchMedia("(max-width: 600px)").matches ? "Search" : "Describe what you look for";
   }
 
   /** A small window for one part: its column, its weight, and whether it counts against. */
@@ -155,7 +164,7 @@ export class Composer {
     const slider = el("input", { type: "range", min: "0.1", max: "2", step: "0.1", value: part.weight, oninput: () => { value.textContent = slider.value; } });
     slider.value = part.weight;
     const columns = this.columns[part.kind] ?? [];
-    const select = el("select", {}, ...columns.map((name) => el("option", { value: name }, name)));
+    const select = el("select", {}, ...this.choices(part.kind));
     if (columns.length) select.value = part.column;
     const done = (less) => {
       Object.assign(part, { weight: Number(slider.value), less });
@@ -181,7 +190,8 @@ export class Composer {
   form_of(extra) {
     const form = new FormData();
     const typed = this.input.value.trim();
-    const parts = typed ? [...this.parts, { kind: "text", value: typed, column: this.textColumn(), weight: 1, less: false }] : this.parts;
+    const given = typed ? [...this.parts, { kind: "text", value: typed, column: this.textColumn(), weight: 1, less: false }] : this.parts;
+    const parts = given.flatMap((part) => (part.column === ALL ? this.columns.text.map((column) => ({ ...part, column })) : [part]));
     for (const part of parts) form.append(`${part.less ? "minus" : "query"}.${part.column}`, part.value);
     const sums = new Map();
     for (const part of parts) sums.set(part.column, [...(sums.get(part.column) ?? []), part.weight]);

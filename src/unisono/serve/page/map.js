@@ -40,7 +40,10 @@ export class SpaceMap {
     byId("pictures").hidden = !this.pictures;
     this.listen();
     new ResizeObserver(() => this.resize()).observe(this.body);
-    items.listeners.add(() => this.later());
+    items.listeners.add((came) => {
+      this.later();
+      if (came.has(this.over)) this.hover(this.over);
+    });
   }
 
   /** New places of all items; they move there unless motion is unwelcome. */
