@@ -97,7 +97,7 @@ class Graph:
             allowed: (N,) which rows may be found; None for all.
         """
         faiss = library()
-        options: dict[str, Any] = {"efSearch": max(self.effort, 2 * k)}
+        options: dict[str, Any] = {"efSearch": max(self.effort, k)}
         if allowed is not None and not allowed[self._rows].all():
             options["sel"] = faiss.IDSelectorBitmap(np.packbits(allowed[self._rows], bitorder="little"))
         scores, places = self._graph.search(np.ascontiguousarray(queries_PE, np.float32), k, params=faiss.SearchParametersHNSW(**options))
