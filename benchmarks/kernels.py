@@ -21,7 +21,7 @@ from torch.nn import functional as fn
 
 from benchmarks import Goal, Measured, row
 from benchmarks.timing import Timing, interleave, slots_of
-from unisono.compress.fold import fold
+from unisono.compress.fold import FOLDS, fold
 from unisono.compress.pack import lay_out, pack_linears
 from unisono.core.names import Names
 from unisono.core.relation import Call, Run
@@ -297,17 +297,17 @@ def packed(trunk: nn.Module) -> nn.Module:
     over={"precision": PRECISIONS},
 )
 def trunk_folded(*, arm: str, seed: int, precision: str) -> Measured:
-    """A trunk of unified norms, folded away, against the same with layer norms, both with their weights laid out in advance, forward."""
+    """A trunk of unified norms, folded away, against layer norms, forward; ``bound`` is a trunk without norms. All weights laid out."""
     lengths = [256] * 16
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     meta, values = meta_of(lengths), torch.randn(16 * 256, WIDTH)
-    trunks = {norm: trunk_of([{"repeat": DEPTH}], norm=norm) for norm in ("unified", "layer")}
+    trunks = {norm: trunk_of([{"repeat": DEPTH}], norm=norm) for norm in ("unified", "layer", "none")}
     trunks["unified"].train()
     for _ in range(20):
         trunks["unified"](values, trunks["unified"].plan(meta))
     trunks["unified"].eval()
     before = trunks["unified"](values, trunks["unified"].plan(meta))
-    done = sum(note.done for note in fold(trunks["unified"], "affine"))
+    done = sum(note.done for word in FOLDS for note in fold(trunks["unified"], word))
     change = float((trunks["unified"](values, trunks["unified"].plan(meta)) - before).abs().max() / before.abs().max())
     given = values.to(kind)
 
@@ -318,7 +318,14 @@ def trunk_folded(*, arm: str, seed: int, precision: str) -> Measured:
 
     found = interleave({name: run_of(trunk) for name, trunk in trunks.items()}, slots=15)
     ratio = found["layer"].seconds / found["unified"].seconds
-    return {precision: (ratio, "ratio"), "folded": (float(done), "norms"), "change": (change, "of largest"), **rates(found, len(values))}
+    bound = found["layer"].seconds / found["none"].seconds
+    return {
+        precision: (ratio, "ratio"),
+        f"{precision}_bound": (bound, "ratio"),
+        "folded": (float(done), "notes"),
+        "change": (change, "of largest"),
+        **rates(found, len(values)),
+    }
 
 
 @row("attention", goals=[Goal("256_training"), Goal("256_forward")], arms=("products",), seeds=(0,), over={"length": (64, 256, 512, 1024)})

@@ -90,6 +90,10 @@ class PerSet(Part):
     def forward(self, x_TD: Tensor, plan: SetsPlan, *flow: Flow) -> Tensor:
         """Apply each set's copy to its tokens."""
         sets, needs = plan
+        if not torch.is_grad_enabled() and sets.order is None and len(x_TD) in sets.sizes:
+            only = sets.sizes.index(len(x_TD))
+            alone: Tensor = self.parts[only](x_TD, needs[only], *flow)
+            return alone
         sorted_TD = x_TD if sets.order is None or sets.inverse is None else permute(x_TD, sets.order, sets.inverse)
         pieces = torch.split(sorted_TD, list(sets.sizes))
         done = torch.cat([part(piece, need, *flow) for part, piece, need in zip(self.parts, pieces, needs, strict=True)])
