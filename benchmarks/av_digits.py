@@ -3,7 +3,8 @@
 Every recording of the spoken digits is paired with one handwritten digit by seed. Five speakers and pictures of the training part train;
 the sixth and pictures of the test part test. All arms have the settings ``SETTINGS``, everything else is the package's default. They were
 chosen with george held out of the four speakers other than theo, and pictures of MNIST's training part alone; only the rate of source
-dropout was raised from 0.75 after a run that tested on theo, who is therefore not untouched by that one choice.
+dropout was raised from 0.75 after a run that tested on theo, who is therefore not untouched by that one choice. Epochs were cut from 20 to
+17 for the limit of a minute, for no other reason.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from benchmarks import Goal, Measured, Values, row
 from unisono.data import sounds
 
 SETTINGS = (
-    "train.epochs=20",
+    "train.epochs=17",
     "train.batch=64",
     "train.lr=0.003",
     "train.ema=0.99",
