@@ -4,7 +4,7 @@ Every recording of the spoken digits is paired with one handwritten digit by see
 the sixth and pictures of the test part test. All arms have the settings ``SETTINGS``, everything else is the package's default. They were
 chosen with george held out of the four speakers other than theo, and pictures of MNIST's training part alone; only the rate of source
 dropout was raised from 0.75 after a run that tested on theo, who is therefore not untouched by that one choice. Epochs were cut from 20 to
-17 for the limit of a minute, for no other reason.
+19 for the limit of a minute, after 17 had left time over and lost accuracy on george (0.962 against 0.988).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks import Goal, Measured, Values, row
 from unisono.data import sounds
 
 SETTINGS = (
-    "train.epochs=17",
+    "train.epochs=19",
     "train.batch=64",
     "train.lr=0.003",
     "train.ema=0.99",
